@@ -1,0 +1,1 @@
+"""Launch files, parameters, layouts and the hiwm command line; no logic."""

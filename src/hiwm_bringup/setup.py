@@ -1,0 +1,22 @@
+"""Build of the ROS 2 package hiwm_bringup (ament_python)."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="hiwm_bringup",
+    version="0.1.0",
+    packages=find_packages(exclude=["test"]),
+    package_data={"": ["py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", ["resource/hiwm_bringup"]),
+        ("share/hiwm_bringup", ["package.xml"]),
+    ],
+    zip_safe=False,
+    description="Launch files, parameters, layouts and the hiwm command line; no logic.",
+    license="Apache-2.0",
+    entry_points={
+        "console_scripts": [
+            "hiwm = hiwm_bringup.cli:main",
+        ]
+    },
+)

@@ -1,0 +1,1 @@
+"""Episodes: recorder, replay, bags to and from LeRobot datasets."""

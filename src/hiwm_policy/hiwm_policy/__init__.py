@@ -1,0 +1,1 @@
+"""Policies, training, post-training, evaluation and the policy node."""

@@ -1,0 +1,1 @@
+"""The rig contract: rig file, message codecs, time alignment."""

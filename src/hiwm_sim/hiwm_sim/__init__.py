@@ -1,0 +1,1 @@
+"""The MuJoCo reference rig: tasks, scripted demonstrators, visual variations."""

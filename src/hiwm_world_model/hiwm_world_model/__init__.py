@@ -1,0 +1,1 @@
+"""Action-conditioned world models, the world session and the virtual-robot node."""
