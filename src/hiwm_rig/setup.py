@@ -14,9 +14,5 @@ setup(
     zip_safe=False,
     description="The rig contract: rig file, message codecs, time alignment.",
     license="Apache-2.0",
-    entry_points={
-        "console_scripts": [
-            
-        ]
-    },
+    entry_points={"console_scripts": []},
 )

@@ -80,7 +80,9 @@ class Camera(_Frozen):
     height: int = Field(gt=0)
     rate_hz: Positive = 10.0
     encoding: Literal["rgb8", "bgr8"] = "rgb8"
-    fovy_deg: float = Field(default=42.0, gt=0, lt=180, description="vertical field of view, where no calibration is known")
+    fovy_deg: float = Field(
+        default=42.0, gt=0, lt=180, description="vertical field of view, where no calibration is known"
+    )
 
     @property
     def image_topic(self) -> str:
@@ -221,7 +223,11 @@ def parse_rig(text: str, source: str = "<string>") -> Rig:
 
 def builtin_rigs() -> list[str]:
     """Names of the rig files shipped with this package."""
-    return sorted(p.name.removesuffix(".yaml") for p in resources.files("hiwm_rig").joinpath("rigs").iterdir() if p.name.endswith(".yaml"))
+    return sorted(
+        p.name.removesuffix(".yaml")
+        for p in resources.files("hiwm_rig").joinpath("rigs").iterdir()
+        if p.name.endswith(".yaml")
+    )
 
 
 def load_rig(source: str | Path) -> Rig:
@@ -237,5 +243,7 @@ def load_rig(source: str | Path) -> Rig:
         return parse_rig(path.read_text(encoding="utf-8"), str(path))
     shipped = resources.files("hiwm_rig").joinpath("rigs", f"{source}.yaml")
     if not shipped.is_file():
-        raise RigFileError(f"no shipped rig '{source}'; expected one of {', '.join(builtin_rigs())}, or the path of a .yaml file")
+        raise RigFileError(
+            f"no shipped rig '{source}'; expected one of {', '.join(builtin_rigs())}, or the path of a .yaml file"
+        )
     return parse_rig(shipped.read_text(encoding="utf-8"), f"{source}.yaml")
