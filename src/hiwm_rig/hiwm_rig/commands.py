@@ -65,7 +65,7 @@ def validate_positions(positions: FloatArray, joints: Sequence[Joint]) -> Reject
     """Judge (..., D) positions against the joints' limits; None where they may be obeyed."""
     values = np.asarray(positions, dtype=np.float64).reshape(-1, len(joints))
     if not np.isfinite(values).all():
-        bad = [joints[i].name for i in np.flatnonzero(~np.isfinite(values).all(axis=0))]
+        bad = [joints[int(i)].name for i in np.flatnonzero(~np.isfinite(values).all(axis=0))]
         return Rejection(Reason.NOT_FINITE, f"NaN or infinite target for {bad}")
     lower = np.array([j.lower for j in joints]) - LIMIT_TOLERANCE
     upper = np.array([j.upper for j in joints]) + LIMIT_TOLERANCE
