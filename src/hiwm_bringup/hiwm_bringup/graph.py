@@ -1,0 +1,202 @@
+"""The node graph, described once: the launch file and ``hiwm up`` both start what :func:`build_graph` returns. No ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from hiwm_rig.contract import RigFileError, load_rig
+
+Value = str | int | float | bool
+
+
+class GraphError(ValueError):
+    """Options that describe no graph; the text says what was expected."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """One argument of the bringup: of the launch file and of ``hiwm up`` alike."""
+
+    name: str
+    default: str
+    help: str
+    choices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One process of the graph.
+
+    Attributes:
+        package: ROS package of the executable.
+        executable: its name in that package's setup.py.
+        name: node name.
+        parameters: ROS parameters on top of the parameter file.
+        remappings: (from, to) pairs.
+        on_exit: ``fail``: any exit takes the graph down with an error; ``finish``: exit code 0 ends the graph well.
+    """
+
+    package: str
+    executable: str
+    name: str
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+    remappings: tuple[tuple[str, str], ...] = ()
+    on_exit: Literal["fail", "finish"] = "fail"
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option("rig", "world", "what stands behind the topics of the rig", ("sim", "world", "physical")),
+    Option("operator", "none", "who may take over", ("scripted", "leader", "playback", "none")),
+    Option("task", "", "task to run; empty: the rig file's default"),
+    Option("rig_file", "push_t", "name of a shipped rig file, or path of a .yaml file"),
+    Option("policy", "", "directory of the policy; empty: models/<rig>_base; 'none': no policy node"),
+    Option("world", "", "directory of the world model (rig:=world); empty: models/<rig>_world"),
+    Option("journal", "", "snapshot database of the world rig; empty: a new temporary one; an existing one is resumed"),
+    Option("time", "wall", "wall: real time; lockstep: the world rig publishes /clock and advances on request", ("wall", "lockstep")),
+    Option("record", "", "directory to record a bag into (must not exist); empty: no recording"),
+    Option("playback", "", "bag or dataset whose leader motion is played back (operator:=playback)"),
+    Option("episodes", "0", "episodes after which the scripted operator stops the graph; 0: until Ctrl-C"),
+    Option("variation", "", "visual variation of the sim rig, for example distractors; empty: as trained"),
+    Option("seed", "0", "seed of the initial states and of every random choice"),
+)
+
+
+def default_options() -> dict[str, str]:
+    """Every option at its default."""
+    return {option.name: option.default for option in OPTIONS}
+
+
+def parse_assignments(words: Sequence[str]) -> dict[str, str]:
+    """``name:=value`` words, over the defaults.
+
+    Raises:
+        GraphError: a word that is no assignment, an unknown name, a value that is not a choice.
+    """
+    options = default_options()
+    known = {option.name: option for option in OPTIONS}
+    for word in words:
+        name, separator, value = word.partition(":=")
+        if not separator:
+            raise GraphError(f"expected name:=value, got '{word}' (names: {', '.join(known)})")
+        if name not in known:
+            raise GraphError(f"unknown option '{name}'; known are {', '.join(known)}")
+        options[name] = value
+    for name, option in known.items():
+        if option.choices and options[name] not in option.choices:
+            raise GraphError(f"{name}:={options[name]}: expected one of {', '.join(option.choices)}")
+    return options
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """Options after validation, with everything filled in."""
+
+    options: Mapping[str, str]
+    common: Mapping[str, Value]
+    rig_name: str
+    task: str
+    seed: int
+    root: Path
+
+    def model(self, option: str, kind: str) -> str:
+        path = Path(self.options[option]) if self.options[option] else self.root / "models" / f"{self.rig_name}_{kind}"
+        if not (path / "config.json").is_file():
+            raise GraphError(f"{option}:={path}: no model there (expected {path}/config.json)")
+        return str(path)
+
+
+def _integer(options: Mapping[str, str], name: str) -> int:
+    try:
+        return int(options[name])
+    except ValueError:
+        raise GraphError(f"{name}:={options[name]}: expected a whole number") from None
+
+
+def _setup(options: Mapping[str, str], root: Path) -> _Setup:
+    try:
+        rig = load_rig(options["rig_file"])
+    except RigFileError as error:
+        raise GraphError(f"rig_file:={options['rig_file']}: {error}") from error
+    task = options["task"] or rig.task
+    common: dict[str, Value] = {"rig_file": options["rig_file"], "use_sim_time": options["time"] == "lockstep"}
+    return _Setup(options, common, rig.name, task, _integer(options, "seed"), root)
+
+
+def _sim_rig(setup: _Setup) -> NodeSpec:
+    parameters: dict[str, Value] = {"task": setup.task, "seed": setup.seed, "variation": setup.options["variation"]}
+    return NodeSpec("hiwm_sim", "sim_rig", "sim_rig", {**setup.common, **parameters})
+
+
+def _world_rig(setup: _Setup) -> NodeSpec:
+    parameters: dict[str, Value] = {
+        "model": setup.model("world", "world"),
+        "journal": setup.options["journal"],
+        "time_mode": setup.options["time"],
+        "seed": setup.seed,
+    }
+    # The world rig is the clock in lock-step: it must not wait for one.
+    return NodeSpec("hiwm_world_model", "world_rig", "world_rig", {**setup.common, **parameters, "use_sim_time": False})
+
+
+def _physical_rig(setup: _Setup) -> NodeSpec:
+    raise GraphError(
+        "rig:=physical: the drivers of the physical rig (RealSense, Dynamixel) are not part of this version; "
+        "use rig:=sim or rig:=world, or start your own drivers on the topics of the rig file"
+    )
+
+
+_RIGS = {"sim": _sim_rig, "world": _world_rig, "physical": _physical_rig}
+
+
+def _scripted(setup: _Setup) -> NodeSpec:
+    parameters: dict[str, Value] = {
+        "task": setup.task,
+        "seed": setup.seed,
+        "episodes": _integer(setup.options, "episodes"),
+    }
+    node = "scripted_operator"
+    return NodeSpec("hiwm_teleop", node, node, {**setup.common, **parameters}, on_exit="finish")
+
+
+def _leader(setup: _Setup) -> NodeSpec:
+    raise GraphError(
+        "operator:=leader: the driver of the leader arm is not part of this version; use operator:=scripted or "
+        "operator:=none, and publish your own leader's joint states on the leader topic of the rig file"
+    )
+
+
+def _playback(setup: _Setup) -> NodeSpec:
+    source = setup.options["playback"]
+    if not Path(source).exists() or not source:
+        raise GraphError(f"operator:=playback needs playback:=BAG_OR_DATASET, got '{source}'")
+    return NodeSpec("hiwm_teleop", "leader_playback", "leader_playback", {**setup.common, "source": source}, on_exit="finish")
+
+
+_OPERATORS = {"scripted": _scripted, "leader": _leader, "playback": _playback}
+
+
+def build_graph(options: Mapping[str, str], root: Path) -> list[NodeSpec]:
+    """The nodes for these options.
+
+    Args:
+        options: a value for each of :data:`OPTIONS`, see :func:`parse_assignments`.
+        root: project directory, where ``models/`` lies.
+
+    Raises:
+        GraphError: missing models, unknown rigs, drivers that this version does not have.
+    """
+    setup = _setup(options, root)
+    nodes = [_RIGS[options["rig"]](setup)]
+    if options["policy"] != "none":
+        policy: dict[str, Value] = {"policy": setup.model("policy", "base"), "seed": setup.seed}
+        nodes.append(NodeSpec("hiwm_policy", "policy", "policy", {**setup.common, **policy}))
+    nodes.append(NodeSpec("hiwm_teleop", "arbiter", "arbiter", {**setup.common, "task": setup.task}))
+    if options["record"]:
+        record: dict[str, Value] = {"output": options["record"]}
+        nodes.append(NodeSpec("hiwm_data", "recorder", "recorder", {**setup.common, **record}))
+    if options["operator"] != "none":
+        nodes.append(_OPERATORS[options["operator"]](setup))
+    return nodes
