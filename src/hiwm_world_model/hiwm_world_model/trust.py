@@ -27,7 +27,9 @@ class TrustHead:
 
     def save(self, directory: Path) -> None:
         """Write ``trust.safetensors`` into a model directory."""
-        save_file({"mean": self.mean, "scale": self.scale, "weight": self.weight, "bias": self.bias}, directory / TRUST_FILE)
+        save_file(
+            {"mean": self.mean, "scale": self.scale, "weight": self.weight, "bias": self.bias}, directory / TRUST_FILE
+        )
 
     @classmethod
     def load_if_present(cls, directory: Path) -> TrustHead | None:
