@@ -27,7 +27,7 @@ _STRUCTURE = {"episode_index", "tasks", "length"}
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode: frames ``start`` to ``start + length`` of the dataset; ``meta`` holds the extra columns that are set."""
+    """One episode: rows ``start`` to ``start + length``; ``meta`` holds the extra columns that are set."""
 
     index: int
     start: int

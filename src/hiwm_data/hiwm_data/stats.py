@@ -34,7 +34,7 @@ class Moments:
 
     @classmethod
     def of_frames(cls, frames: np.ndarray) -> Moments:
-        """Per-channel statistics of [T, H, W, C] uint8 in 0..1, from a few frames and every few pixels; arrays are (C, 1, 1)."""
+        """Per-channel statistics (C, 1, 1) of [T, H, W, C] uint8 in 0..1, from a few frames and every few pixels."""
         picked = frames[:: max(1, len(frames) // _IMAGE_SAMPLES), ::_IMAGE_STRIDE, ::_IMAGE_STRIDE]
         flat = picked.reshape(-1, frames.shape[-1]).astype(np.float64) / 255.0
         low, high, mean, variance = (s.reshape(-1, 1, 1) for s in (flat.min(0), flat.max(0), flat.mean(0), flat.var(0)))
