@@ -1,0 +1,43 @@
+"""Files of a checkpoint: safetensors and JSON, written aside and renamed, so that a kill never leaves half a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from hiwm_policy.policy import PolicyError
+
+
+def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors to ``path``."""
+    partial = path.with_name(path.name + ".partial")
+    save_file(dict(tensors), partial, metadata=dict(metadata or {}))
+    os.replace(partial, path)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read tensors.
+
+    Raises:
+        PolicyError: if the file is missing or broken.
+    """
+    if not path.is_file():
+        raise PolicyError(f"{path}: the checkpoint's weights are missing")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise PolicyError(f"{path}: not a readable safetensors file: {error}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,83 @@
+"""Camera frames -> features: a small convolutional network that says where things are (spatial softmax) and what they are."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def _groups(channels: int) -> int:
+    return max(g for g in (8, 4, 2, 1) if channels % g == 0)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with GroupNorm; the second starts at zero, so that a deep stack starts as the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(_groups(channels), channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm2 = nn.GroupNorm(_groups(channels), channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.kaiming_normal_(self.conv1.weight)
+        nn.init.normal_(self.conv2.weight, std=1e-3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> the same."""
+        h = self.conv1(torch.relu(self.norm1(x)))
+        return x + self.conv2(torch.relu(self.norm2(h)))
+
+
+class ImageEncoder(nn.Module):
+    """Frames of one camera -> keypoint positions and attended features.
+
+    Positions are in the coordinates of the full image (-1..1), whatever crop was taken: a random crop then teaches the
+    features not to depend on where they are, without making the position of an object relative to the robot ambiguous.
+    """
+
+    def __init__(self, frames: int, channels: tuple[int, int], keypoints: int, values: int = 4) -> None:
+        super().__init__()
+        fine, coarse = channels
+        self.stem = nn.Conv2d(3 * frames, fine, 8, stride=4, padding=2)
+        self.fine = ResidualBlock(fine)
+        self.down = nn.Conv2d(fine, coarse, 3, stride=2, padding=1)
+        self.coarse = nn.Sequential(ResidualBlock(coarse), ResidualBlock(coarse))
+        self.fine_maps = nn.Conv2d(fine, keypoints, 1)
+        self.coarse_maps = nn.Conv2d(coarse, keypoints, 1)
+        self.values = nn.Conv2d(coarse, keypoints * values, 1)
+        self.keypoints = keypoints
+        self.features = keypoints * (2 + values)
+        for layer in (self.stem, self.down):
+            nn.init.kaiming_normal_(layer.weight)
+
+    def forward(self, images: Tensor, window: Tensor) -> Tensor:
+        """Encode cropped frames.
+
+        Args:
+            images: (B, 3 * frames, h, w) in -1..1.
+            window: (B, 4) the crop's left, top, right and bottom edge in full-image coordinates (-1..1).
+
+        Returns:
+            (B, features).
+        """
+        fine = self.fine(self.stem(images))
+        coarse = torch.relu(self.coarse(self.down(torch.relu(fine))))
+        coarse_maps = self.coarse_maps(coarse)
+        maps = self.fine_maps(torch.relu(fine)) + nn.functional.interpolate(coarse_maps, scale_factor=2, mode="bilinear")
+        values = self.values(coarse).flatten(2).unflatten(1, (self.keypoints, -1))
+        with torch.autocast(images.device.type, enabled=False):
+            where = self._positions(maps.float(), window)
+            attention = coarse_maps.float().flatten(2).softmax(-1)
+            what = torch.einsum("bkn,bkvn->bkv", attention, values.float())
+        return torch.cat([where.flatten(1), what.flatten(1)], dim=1)
+
+    @staticmethod
+    def _positions(maps: Tensor, window: Tensor) -> Tensor:
+        batch, keypoints, height, width = maps.shape
+        weights = maps.flatten(2).softmax(-1).view(batch, keypoints, height, width)
+        x = torch.linspace(0.5 / width, 1 - 0.5 / width, width, device=maps.device)
+        y = torch.linspace(0.5 / height, 1 - 0.5 / height, height, device=maps.device)
+        u = (weights.sum(2) * x).sum(-1)
+        v = (weights.sum(3) * y).sum(-1)
+        left, top, right, bottom = (edge[:, None] for edge in window.unbind(1))
+        return torch.stack([left + u * (right - left), top + v * (bottom - top)], dim=-1)
