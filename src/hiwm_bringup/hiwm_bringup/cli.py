@@ -1,9 +1,174 @@
-"""The hiwm command line."""
+"""The ``hiwm`` command line: a table of commands, each imported only when it is used."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+
+EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
-def main() -> None:
-    raise SystemExit("not built yet")
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        words: what the user types, ``("train", "world")``.
+        module: where it lives.
+        verb: the module has ``add_<verb>_arguments`` and ``run_<verb>``; empty: ``add_arguments`` and ``run``.
+        help: one line.
+        example: printed under the command's own help.
+    """
+
+    words: tuple[str, ...]
+    module: str
+    verb: str
+    help: str
+    example: str
+
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        ("demo",),
+        "hiwm_bringup.demo",
+        "",
+        "the whole loop: failure, takeover, branches, post-training, comparison",
+        "hiwm demo --out /tmp/demo --seed 1\n  hiwm demo --droid shared/data/droid_subset",
+    ),
+    Command(
+        ("test",), "hiwm_bringup.run_tests", "", "all tests and checks", "hiwm test\n  hiwm test hiwm_rig -k codecs"
+    ),
+    Command(
+        ("up",),
+        "hiwm_bringup.up",
+        "",
+        "bring the node graph up",
+        "hiwm up rig:=world operator:=scripted record:=/tmp/bag",
+    ),
+    Command(
+        ("data", "generate"),
+        "hiwm_sim.commands",
+        "generate",
+        "generate a dataset on the physics rig",
+        "hiwm data generate --help",
+    ),
+    Command(
+        ("data", "convert"),
+        "hiwm_data.commands",
+        "convert",
+        "convert bags to a training dataset",
+        "hiwm data convert BAG... --out data/corrections",
+    ),
+    Command(
+        ("data", "inspect"),
+        "hiwm_data.commands",
+        "inspect",
+        "what is in a bag or dataset",
+        "hiwm data inspect data/push_t_demos",
+    ),
+    Command(("train", "world"), "hiwm_world_model.commands", "train", "train a world model", "hiwm train world --help"),
+    Command(("train", "policy"), "hiwm_policy.commands", "train", "train a policy", "hiwm train policy --help"),
+    Command(
+        ("posttrain",),
+        "hiwm_policy.commands",
+        "posttrain",
+        "post-train a policy on demonstrations and corrections",
+        "hiwm posttrain --help",
+    ),
+    Command(
+        ("evaluate", "policy"),
+        "hiwm_policy.commands",
+        "evaluate",
+        "success rate of a policy on a rig",
+        "hiwm evaluate policy --policy models/push_t_hiwm --rig sim --episodes 100 --seed 0 --out result.json",
+    ),
+    Command(
+        ("evaluate", "world"),
+        "hiwm_world_model.commands",
+        "evaluate",
+        "open-loop fidelity of a world model on held-out episodes",
+        "hiwm evaluate world --model models/push_t_world --data data/push_t_play --out result.json",
+    ),
+    Command(
+        ("collect",), "hiwm_teleop.commands", "collect", "collect corrections in a world model", "hiwm collect --help"
+    ),
+    Command(
+        ("record",), "hiwm_data.commands", "record", "record the topics of a running graph", "hiwm record /tmp/bag"
+    ),
+    Command(("replay",), "hiwm_data.commands", "replay", "replay a bag onto the topics", "hiwm replay /tmp/bag"),
+    Command(
+        ("bench",),
+        "hiwm_bringup.bench",
+        "",
+        "measure speed, latency and memory",
+        "hiwm bench world_step_ms --out b.json",
+    ),
+)
+
+_EPILOG = """examples:
+  hiwm demo                    the whole loop in at most 15 minutes, with a report at the end
+  hiwm test                    all tests
+  hiwm up operator:=scripted   the running system, until Ctrl-C
+"""
+_GROUPS = {"data": "datasets", "train": "training", "evaluate": "evaluation"}
+
+
+def _overview() -> str:
+    width = max(len(" ".join(c.words)) for c in COMMANDS) + 2
+    lines = [f"  {' '.join(c.words):<{width}}{c.help}" for c in COMMANDS]
+    return "commands:\n" + "\n".join(lines) + "\n\n" + _EPILOG
+
+
+def _find(argv: Sequence[str]) -> Command | None:
+    matches = [c for c in COMMANDS if tuple(argv[: len(c.words)]) == c.words]
+    return matches[0] if matches else None
+
+
+def _fail(argv: Sequence[str]) -> int:
+    group = [c for c in COMMANDS if argv and c.words[0] == argv[0]]
+    if group:
+        typed = " ".join(argv[:2])
+        print(f"hiwm {typed}: expected one of", file=sys.stderr)
+        for command in group:
+            print(f"  hiwm {' '.join(command.words):<20}{command.help}", file=sys.stderr)
+    else:
+        print(f"hiwm: no command '{argv[0]}'\n\n{_overview()}", file=sys.stderr)
+    return EXIT_USAGE
+
+
+def _run(command: Command, argv: Sequence[str]) -> int:
+    name = " ".join(command.words)
+    parser = argparse.ArgumentParser(
+        prog=f"hiwm {name}",
+        description=command.help[0].upper() + command.help[1:] + ".",
+        epilog=f"example:\n  {command.example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module = import_module(command.module)
+    suffix = f"_{command.verb}" if command.verb else ""
+    getattr(module, f"add{suffix}_arguments")(parser)
+    return int(getattr(module, f"run{suffix}")(parser.parse_args(argv)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(f"usage: hiwm COMMAND [...]\n\nHuman-in-the-World-Model on ROS 2.\n\n{_overview()}")
+        return 0 if words else EXIT_USAGE
+    command = _find(words)
+    if command is None:
+        wants_help = words[0] in _GROUPS and set(words[1:]) & {"-h", "--help"}
+        return 0 if _fail(words) and wants_help else EXIT_USAGE
+    try:
+        return _run(command, words[len(command.words) :])
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""The node graph, described once: the launch file and ``hiwm up`` both start what :func:`build_graph` returns. No ROS."""
+"""The node graph, described once: the launch file and ``hiwm up`` start what :func:`build_graph` returns. No ROS."""
 
 from __future__ import annotations
 
@@ -55,7 +55,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("policy", "", "directory of the policy; empty: models/<rig>_base; 'none': no policy node"),
     Option("world", "", "directory of the world model (rig:=world); empty: models/<rig>_world"),
     Option("journal", "", "snapshot database of the world rig; empty: a new temporary one; an existing one is resumed"),
-    Option("time", "wall", "wall: real time; lockstep: the world rig publishes /clock and advances on request", ("wall", "lockstep")),
+    Option(
+        "time",
+        "wall",
+        "wall: real time; lockstep: the world rig publishes /clock and advances on request",
+        ("wall", "lockstep"),
+    ),
     Option("record", "", "directory to record a bag into (must not exist); empty: no recording"),
     Option("playback", "", "bag or dataset whose leader motion is played back (operator:=playback)"),
     Option("episodes", "0", "episodes after which the scripted operator stops the graph; 0: until Ctrl-C"),
@@ -172,7 +177,9 @@ def _playback(setup: _Setup) -> NodeSpec:
     source = setup.options["playback"]
     if not Path(source).exists() or not source:
         raise GraphError(f"operator:=playback needs playback:=BAG_OR_DATASET, got '{source}'")
-    return NodeSpec("hiwm_teleop", "leader_playback", "leader_playback", {**setup.common, "source": source}, on_exit="finish")
+    return NodeSpec(
+        "hiwm_teleop", "leader_playback", "leader_playback", {**setup.common, "source": source}, on_exit="finish"
+    )
 
 
 _OPERATORS = {"scripted": _scripted, "leader": _leader, "playback": _playback}
