@@ -6,7 +6,7 @@ setup(
     name="hiwm_sim",
     version="0.1.0",
     packages=find_packages(exclude=["test"]),
-    package_data={"": ["py.typed"]},
+    package_data={"": ["py.typed"], "hiwm_sim": ["assets/*.xml"]},
     data_files=[
         ("share/ament_index/resource_index/packages", ["resource/hiwm_sim"]),
         ("share/hiwm_sim", ["package.xml"]),
