@@ -107,11 +107,26 @@ class RigPublisher:
 
 
 class RigCommands:
-    """The input of a rig: one validated command receiver per arm, fed by its topic."""
+    """The input of a rig: one validated command receiver per arm, fed by its topic.
 
-    def __init__(self, node: Node, rig: Rig) -> None:
+    Args:
+        node: owner of the subscriptions.
+        rig: the contract.
+        clock: the rig's time in ns; the node's clock by default. A rig that publishes ``/clock`` passes its own.
+        on_accepted: called after each command that was taken.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        rig: Rig,
+        clock: Callable[[], int] | None = None,
+        on_accepted: Callable[[], None] | None = None,
+    ) -> None:
         self._node = node
         self._rig = rig
+        self._clock = clock or (lambda: now_ns(node))
+        self._on_accepted = on_accepted
         self.receivers: list[CommandReceiver] = []
         for arm in rig.arms:
             receiver = CommandReceiver(arm.joints, np.array(arm.home), rig.timeouts.command_s)
@@ -139,10 +154,17 @@ class RigCommands:
                 total[key] = total.get(key, 0) + value
         return total
 
+    def last_rejection(self) -> str:
+        """Why the last rejected command was rejected, of each arm that has one; for diagnostics."""
+        return "; ".join(r.last_rejection.message for r in self.receivers if r.last_rejection is not None)
+
     def _callback(self, receiver: CommandReceiver, arm: str) -> Callable[[JointTrajectory], None]:
         def on_command(msg: JointTrajectory) -> None:
-            rejection = receiver.offer_message(msg, now_ns(self._node))
-            if rejection is not None:
+            rejection = receiver.offer_message(msg, self._clock())
+            if rejection is None:
+                if self._on_accepted is not None:
+                    self._on_accepted()
+            else:
                 text = f"command for arm '{arm}' rejected: {rejection.message}"
                 self._node.get_logger().warning(text, throttle_duration_sec=1.0)
 
