@@ -390,8 +390,8 @@ class SnapshotStore:
 
 
 def _info(row: tuple[Any, ...]) -> SnapshotInfo:
-    *place, trust = row
-    return SnapshotInfo(*place, float("nan") if trust < 0 else trust)
+    snapshot, parent, branch, step, stamp, success, trust = row
+    return SnapshotInfo(snapshot, parent, branch, step, stamp, success, float("nan") if trust < 0 else trust)
 
 
 def _nan_to_negative(value: float) -> float:
