@@ -200,7 +200,7 @@ def build_graph(options: Mapping[str, str], root: Path) -> list[NodeSpec]:
     if options["policy"] != "none":
         policy: dict[str, Value] = {"policy": setup.model("policy", "base"), "seed": setup.seed}
         nodes.append(NodeSpec("hiwm_policy", "policy", "policy", {**setup.common, **policy}))
-    nodes.append(NodeSpec("hiwm_teleop", "arbiter", "arbiter", {**setup.common, "task": setup.task}))
+    nodes.append(NodeSpec("hiwm_teleop", "arbiter", "arbiter", dict(setup.common)))
     if options["record"]:
         record: dict[str, Value] = {"output": options["record"]}
         nodes.append(NodeSpec("hiwm_data", "recorder", "recorder", {**setup.common, **record}))

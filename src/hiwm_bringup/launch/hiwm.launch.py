@@ -4,13 +4,28 @@ The nodes come from hiwm_bringup.graph, which ``hiwm up`` uses as well; ``--show
 """
 
 import os
+from collections.abc import Callable
 
-from hiwm_bringup.graph import OPTIONS, build_graph
+from hiwm_bringup.graph import OPTIONS, NodeSpec, build_graph
 from hiwm_bringup.paths import dds_profile, parameter_file, project_root
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+
+
+def _end_of(spec: NodeSpec) -> Callable[[ProcessExited, LaunchContext], list[Shutdown]]:
+    """What the end of a node means: a wanted end of the graph, or an error that ``ros2 launch`` exits with."""
+
+    def on_exit(event: ProcessExited, context: LaunchContext) -> list[Shutdown]:
+        if context.is_shutdown:
+            return []
+        if event.returncode == 0 and spec.on_exit == "finish":
+            return [Shutdown(reason=f"{spec.name} has finished")]
+        raise RuntimeError(f"node '{spec.name}' ended with exit code {event.returncode}; its last lines are above")
+
+    return on_exit
 
 
 def _nodes(context: LaunchContext) -> list[Node]:
@@ -25,7 +40,7 @@ def _nodes(context: LaunchContext) -> list[Node]:
             remappings=list(spec.remappings),
             output="screen",
             emulate_tty=True,
-            on_exit=Shutdown(reason=f"{spec.name} ended"),
+            on_exit=_end_of(spec),
         )
         for spec in build_graph(options, project_root())
     ]
