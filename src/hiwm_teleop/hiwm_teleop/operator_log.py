@@ -1,0 +1,66 @@
+"""What the scripted operator did and when. No ROS."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class OperatorEvent:
+    """One thing the operator did or noticed.
+
+    Attributes:
+        stamp_ns: of the frame it belongs to.
+        kind: "takeover", "rollback", "corrected", ...
+        detail: whatever else belongs to it.
+    """
+
+    stamp_ns: int
+    kind: str
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+class OperatorLog:
+    """Events in order, with a summary."""
+
+    def __init__(self) -> None:
+        self.events: list[OperatorEvent] = []
+
+    def add(self, stamp_ns: int, kind: str, **detail: Any) -> None:
+        """Append an event."""
+        self.events.append(OperatorEvent(stamp_ns, kind, detail))
+
+    def count(self, kind: str) -> int:
+        """How many events of a kind there are."""
+        return Counter(e.kind for e in self.events)[kind]
+
+    def seconds(self, period_s: float) -> float:
+        """Seconds in which the operator's hand moved the robot: frames driven times the control period."""
+        ends = [e for e in self.events if e.kind in ("corrected", "lost control")]
+        return sum(int(e.detail["frames"]) for e in ends) * period_s
+
+    def summary(self, period_s: float) -> dict[str, Any]:
+        """Counts and operator time; the values are plain JSON."""
+        return {
+            "operator": "scripted (a stand-in for a person)",
+            "episodes": self.count("episode"),
+            "corrections": self.count("takeover"),
+            "rollbacks": self.count("rollback"),
+            "branches": self.count("branch"),
+            "operator_seconds": round(self.seconds(period_s), 3),
+        }
+
+    def write(self, path: str | Path, period_s: float, **extra: Any) -> None:
+        """Write summary and events as JSON; written aside, then renamed."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        events = [{"stamp_ns": e.stamp_ns, "kind": e.kind, **e.detail} for e in self.events]
+        partial = target.with_name(target.name + ".partial")
+        partial.write_text(
+            json.dumps({**self.summary(period_s), **extra, "events": events}, indent=1), encoding="utf-8"
+        )
+        partial.replace(target)
