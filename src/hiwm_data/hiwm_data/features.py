@@ -135,7 +135,7 @@ def provenance_features(joints: Sequence[str]) -> dict[str, Feature]:
         "driver": Feature("int64", (1,)),
         "intervention": Feature("bool", (1,)),
         "policy_action": Feature("float32", (len(joints),), tuple(joints)),
-        "policy_fresh": Feature("bool", (1,)),
+        "policy_proposed": Feature("bool", (1,)),
         "branch_id": Feature("int64", (1,)),
         "parent_id": Feature("int64", (1,)),
         "trust": Feature("float32", (1,)),
