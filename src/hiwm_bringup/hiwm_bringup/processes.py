@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 import yaml
 
@@ -77,8 +77,10 @@ def node_command(spec: NodeSpec, parameter_dir: Path, parameter_files: Sequence[
     return command
 
 
-def _die_with_parent() -> Callable[[], None]:
-    """A ``preexec_fn`` after which the kernel ends the child when its parent dies, however it dies."""
+def die_with_parent() -> Callable[[], None] | None:
+    """A ``preexec_fn`` after which the kernel ends the child when its parent dies, however it dies; None off Linux."""
+    if sys.platform != "linux":
+        return None
     libc = ctypes.CDLL(None, use_errno=True)
 
     def prepare() -> None:
@@ -150,7 +152,7 @@ class Supervisor:
         """
         scratch = Path(self._scratch.name)
         commands = [(spec, node_command(spec, scratch, self._parameter_files)) for spec in self._specs]
-        prepare = _die_with_parent() if sys.platform == "linux" else None
+        prepare = die_with_parent()
         for spec, command in commands:
             process = subprocess.Popen(
                 command,
@@ -214,13 +216,13 @@ class Supervisor:
         ):
             alive = [r for r in self.running if r.process.poll() is None]
             for running in alive:
-                _signal_group(running.process, number)
+                signal_group(running.process, number)
             deadline = time.monotonic() + patience
             while time.monotonic() < deadline and any(r.process.poll() is None for r in alive):
                 time.sleep(0.02)
         for running in self.running:
             # A node's own children may have outlived it: they are in its process group.
-            _signal_group(running.process, signal.SIGKILL)
+            signal_group(running.process, signal.SIGKILL)
             if running.reader is not None:
                 running.reader.join(timeout=1.0)
         self._scratch.cleanup()
@@ -272,7 +274,8 @@ def _prefix(name: str, index: int, echo: IO[str] | None) -> str:
     return f"{name} | "
 
 
-def _signal_group(process: subprocess.Popen[str], number: int) -> None:
+def signal_group(process: subprocess.Popen[Any], number: int) -> None:
+    """Signal a process and what it has started, where it leads a process group."""
     try:
         os.killpg(process.pid, number)
     except ProcessLookupError:
