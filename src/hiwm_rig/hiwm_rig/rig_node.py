@@ -12,6 +12,7 @@ import numpy as np
 import rclpy
 import rclpy.executors
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -234,6 +235,30 @@ def require_single_publisher(node: Node, topic: str, wait_s: float = 0.5) -> Non
         time.sleep(0.02)
 
 
+def watch_for_second_publisher(node: Node, topic: str, seconds: int = 5) -> None:
+    """Stop a node that was started beside another one which discovery had not shown in time.
+
+    Only the younger instance watches (for its first ``seconds``), so the older one goes on undisturbed.
+
+    Raises:
+        StartupError: in the executor; :func:`run_node` shows it and ends the process.
+    """
+    left = seconds
+
+    def check() -> None:
+        nonlocal left
+        left -= 1
+        if left <= 0:
+            timer.cancel()
+        if node.count_publishers(topic) > 1:
+            raise StartupError(
+                f"{topic} is already published by another node: only one instance may run "
+                "(stop it, or use another ROS_DOMAIN_ID)"
+            )
+
+    timer = node.create_timer(1.0, check, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+
 def run_node(factory: Callable[[], Node], args: list[str] | None = None, threads: int = 1) -> int:
     """Run one node until Ctrl-C: the ``main`` of every node.
 
@@ -275,6 +300,9 @@ def _spin(node: Node, threads: int) -> int:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except StartupError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        code = EXIT_USAGE
     except Exception:
         traceback.print_exc()
         code = EXIT_ERROR

@@ -24,6 +24,7 @@ from hiwm_rig.rig_node import (
     now_ns,
     require_single_publisher,
     run_node,
+    watch_for_second_publisher,
 )
 from hiwm_rig.types import Observation
 from rclpy.node import Node
@@ -56,7 +57,8 @@ class WorldRigNode(Node):
         self._lockstep = self._time_mode() == LOCKSTEP
         self._step_on_command = bool(self.declare_parameter("step_on_command", False).value)
         self._seed = int(self.declare_parameter("seed", 0).value)
-        require_single_publisher(self, self.rig.cameras[0].image_topic)
+        discovery_s = float(self.declare_parameter("discovery_s", 1.0).value)
+        require_single_publisher(self, self.rig.cameras[0].image_topic, discovery_s)
         torch.set_num_threads(int(self.declare_parameter("threads", 1).value))
         self.env = self._open_world()
         self._period_ns = round(1e9 * self.rig.period_s)
@@ -66,6 +68,7 @@ class WorldRigNode(Node):
         self._live = LiveSource(self, self.rig, str(self.declare_parameter("live_prefix", "").value))
         self._create_topics()
         self._create_services()
+        watch_for_second_publisher(self, self.rig.cameras[0].image_topic)
         self._start()
 
     # --- start-up --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Real frames to reset a virtual robot to: from a bag on disk. Library starts are in :mod:`hiwm_world_model.library`."""
+"""Real frames to reset a virtual robot to: of a bag. Library starts are in :mod:`hiwm_world_model.library`."""
 
 from __future__ import annotations
 
