@@ -13,7 +13,6 @@ from mcap.records import Channel, Message, Metadata, Schema
 from mcap.stream_reader import StreamReader
 from rosbags.rosbag2 import Reader, ReaderError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from rosbags.typesys.store import Typestore
 
 from hiwm_data.bag_writer import METADATA_RECORD
 
@@ -66,9 +65,24 @@ class Bag:
         self.path = Path(path)
         self.files = _storage_files(self.path)
         self._store = get_typestore(Stores.ROS2_JAZZY)
-        self._registered: set[str] = set()
+        self._definitions: dict[str, str] = {}
         self._metadata: dict[str, str] = _folder_metadata(self.path)
         self._complete = True
+        self._scanned = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether the files had their ends, as far as they have been read."""
+        return self._complete
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Texts kept by the recorder (``rig``, ``checkpoints``, ``git_revision``, ...); empty in foreign bags."""
+        if not self._metadata and not self._scanned:
+            self._scanned = True
+            # The record lies before the first message.
+            next(self.messages(), None)
+        return dict(self._metadata)
 
     def messages(self, topics: Collection[str] | None = None) -> Iterator[BagMessage]:
         """Messages in the order of the file; a file that is cut off ends where its last complete chunk ends.
@@ -79,6 +93,10 @@ class Bag:
         self._complete = True
         for file in self.files:
             yield from self._mcap(file, topics) if file.suffix == ".mcap" else self._sqlite(file, topics)
+
+    def definition(self, message_type: str) -> str:
+        """The text of a message type, as the bag holds it, once its topics have been read; empty where it does not."""
+        return self._definitions.get(message_type, "")
 
     def decode(self, message: BagMessage) -> Any:
         """The message with the fields of its ROS type, arrays as numpy.
@@ -146,15 +164,11 @@ class Bag:
             raise BagError(f"{file}: {error}") from error
 
     def _register(self, name: str, text: str) -> None:
-        if not text or name in self._registered:
+        if not text or name in self._definitions:
             return
-        self._registered.add(name)
+        self._definitions[name] = text
         types = get_types_from_msg(text, name)
-        _register_new(self._store, types)
-
-
-def _register_new(store: Typestore, types: Any) -> None:
-    store.register({k: v for k, v in types.items() if k not in store.fielddefs})
+        self._store.register({k: v for k, v in types.items() if k not in self._store.fielddefs})
 
 
 def _storage_files(path: Path) -> list[Path]:

@@ -92,7 +92,7 @@ class RecorderNode(Node):
             raise StartupError(f"parameter checkpoints must be role=folder,role=folder, got '{text}'")
         return {role.strip(): checkpoint_id(Path(folder.strip())) for role, _, folder in pairs}
 
-    def _callback(self, topic: str) -> Callable[[bytes, Any], None]:
+    def _callback(self, topic: str) -> Callable[..., None]:
         def on_message(data: bytes, info: Any) -> None:
             # Time of publication as the middleware knows it; 0 where it does not.
             self.recorder.offer(topic, data, now_ns(self), int(info["source_timestamp"]) or None)

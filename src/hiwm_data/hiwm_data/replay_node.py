@@ -44,14 +44,14 @@ class ReplayNode(Node):
         if missing or not summary.types:
             raise StartupError(f"{path}: no messages on {missing or 'any topic'}; it has {sorted(summary.types)}")
         self._topics = set(wanted or summary.types)
-        self._out = self._publishers({t: summary.types[t] for t in self._topics}, rig)
+        self._out = self._make_publishers({t: summary.types[t] for t in self._topics}, rig)
         self._start_ns = summary.start_ns
-        self._clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.published = 0
         self._begin()
-        self.create_timer(_TICK_S, self._publish_due, clock=self._clock)
+        self.create_timer(_TICK_S, self._publish_due, clock=self._steady)
 
-    def _publishers(self, types: dict[str, str], rig: Rig | None) -> dict[str, Any]:
+    def _make_publishers(self, types: dict[str, str], rig: Rig | None) -> dict[str, Any]:
         specs = {s.name: s for s in rig_topics(rig)} if rig is not None else {}
         publishers = {}
         for topic, kind in types.items():
@@ -62,10 +62,10 @@ class ReplayNode(Node):
     def _begin(self) -> None:
         self._messages: Iterator[BagMessage] = self._bag.messages(self._topics)
         self._next = next(self._messages, None)
-        self._began_ns = self._clock.now().nanoseconds
+        self._began_ns = self._steady.now().nanoseconds
 
     def _publish_due(self) -> None:
-        elapsed = (self._clock.now().nanoseconds - self._began_ns) * self.rate
+        elapsed = (self._steady.now().nanoseconds - self._began_ns) * self.rate
         while self._next is not None and self._next.log_ns - self._start_ns <= elapsed:
             self._out[self._next.topic].publish(self._next.data)
             self.published += 1
