@@ -2,7 +2,7 @@
 
 from hiwm_world_model.nets.arm import ArmRenderer
 from hiwm_world_model.nets.blocks import ResBlock, conv, count_parameters, initialise
-from hiwm_world_model.nets.fit import FitOptions, Objective, fit
+from hiwm_world_model.nets.fit import FitOptions, Objective, fit, make_accelerator
 from hiwm_world_model.nets.joints import JointPredictor
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "count_parameters",
     "fit",
     "initialise",
+    "make_accelerator",
 ]
