@@ -16,6 +16,7 @@ from hiwm_policy.policy import CameraInput, PolicySpec
 
 INTERVENTION = "intervention"
 BRANCH = "branch_id"
+TRUST = "trust"
 
 
 class DataError(ValueError):
@@ -59,23 +60,32 @@ class Frames:
         return len(self.index)
 
 
-def demonstration_frames(dataset: Dataset, split: str | None = "train") -> Frames:
-    """Every frame of the episodes of ``split`` (all where episodes have no split); the last target is held at the end."""
+def demonstration_frames(dataset: Dataset, split: str = "train", episodes: int | None = None) -> Frames:
+    """Every frame of the successful demonstrations of ``split``; the last target is held at the end.
+
+    Episodes that carry no split, source or outcome count as what is asked for; play and failures are left out.
+
+    Args:
+        dataset: what was recorded.
+        split: ``train`` or ``val``.
+        episodes: use only the first so many.
+    """
+    wanted = {"split": split, "source": "demonstration", "outcome": "success"}
+    chosen = [e for e in dataset.episodes if all(e.meta.get(key, value) == value for key, value in wanted.items())]
     parts = []
-    for episode in dataset.episodes:
-        if split is not None and episode.meta.get("split", split) != split:
-            continue
+    for episode in chosen[:episodes]:
         rows = np.arange(episode.start, episode.start + episode.length)
         parts.append((rows, np.full_like(rows, rows[0]), np.full_like(rows, rows[-1]), np.ones(len(rows), bool)))
     return _frames(parts)
 
 
-def correction_frames(dataset: Dataset, handback: int = 4, minimum: int = 4) -> Frames:
+def correction_frames(dataset: Dataset, handback: int = 4, min_trust: float = 0.0, minimum: int = 4) -> Frames:
     """Frames in which a person drove, with chunks that stay inside the correction plus ``handback`` frames after it.
 
     Args:
         dataset: with the column ``intervention`` (and ``branch_id``, where there are branches).
         handback: frames after the correction whose targets still count: the policy takes over smoothly there.
+        min_trust: frames that the world model trusted less do not start a chunk (where the dataset has ``trust``).
         minimum: corrections shorter than this many frames say too little and are left out.
 
     Raises:
@@ -85,16 +95,22 @@ def correction_frames(dataset: Dataset, handback: int = 4, minimum: int = 4) -> 
         raise DataError(f"{dataset.root}: corrections need the column '{INTERVENTION}'; it has {sorted(dataset.features)}")
     human = dataset.column(INTERVENTION).astype(bool)
     branch = dataset.column(BRANCH) if BRANCH in dataset.features else np.zeros(dataset.num_frames, np.int64)
+    trusted = dataset.column(TRUST) >= min_trust if TRUST in dataset.features else np.ones(dataset.num_frames, bool)
     parts = []
     for episode in dataset.episodes:
         for start, stop in _runs(branch[episode.frames], episode.start):
             for begin, end in _runs(human[start:stop], start):
                 if not human[begin] or end - begin < minimum:
                     continue
-                rows = np.arange(begin, end)
+                rows = begin + np.flatnonzero(trusted[begin:end])
                 last = min(end - 1 + handback, stop - 1)
                 parts.append((rows, np.full_like(rows, start), np.full_like(rows, last), np.zeros(len(rows), bool)))
     return _frames(parts)
+
+
+def has_split(dataset: Dataset, split: str) -> bool:
+    """Whether any episode is explicitly marked as belonging to ``split``."""
+    return any(e.meta.get("split") == split for e in dataset.episodes)
 
 
 def _runs(values: npt.NDArray[np.generic], offset: int) -> list[tuple[int, int]]:
@@ -137,6 +153,11 @@ class WindowSource:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    @property
+    def episodes(self) -> int:
+        """How many episodes (or corrections) the windows come from."""
+        return len(np.unique(np.stack([self.frames.first, self.frames.last]), axis=1).T)
 
     def newest_and_chunks(self) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """(W, D) newest joints and (W, H, D) chunks of all windows, for the normaliser."""

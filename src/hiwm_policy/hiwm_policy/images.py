@@ -57,4 +57,4 @@ def jitter_colors(images: Tensor, amount: float, generator: torch.Generator) -> 
     gain = 1 + draw[:, 0, 0, None] + 0.5 * draw[:, 2:, 0]
     offset = draw[:, 1, 0, None] + 0.5 * draw[:, 2:, 1]
     repeat = channels // 3
-    return images * gain.repeat(1, repeat)[:, :, None, None] + offset.repeat(1, repeat)[:, :, None, None]
+    return torch.addcmul(offset.repeat(1, repeat)[:, :, None, None], images, gain.repeat(1, repeat)[:, :, None, None])

@@ -20,7 +20,17 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from hiwm_policy.checkpoints import read_weights, write_json, write_weights
-from hiwm_policy.data import Batch, MixedSampler, WindowSource, demonstration_frames, infer_spec, open_dataset
+from hiwm_data.dataset import Dataset
+from hiwm_policy.data import (
+    Batch,
+    Frames,
+    MixedSampler,
+    WindowSource,
+    demonstration_frames,
+    has_split,
+    infer_spec,
+    open_dataset,
+)
 from hiwm_policy.diffusion import DiffusionConfig, DiffusionPolicy
 from hiwm_policy.ema import Ema
 from hiwm_policy.policy import PolicyError
@@ -77,7 +87,11 @@ class Trainer:
             raise PolicyError("--device cuda: no CUDA device is available")
         self.ema = Ema(policy.network.to(self.accelerator.device), config.ema_decay)
         self.optimizer = torch.optim.AdamW(
-            policy.network.parameters(), lr=config.learning_rate, betas=(0.95, 0.999), weight_decay=config.weight_decay
+            policy.network.parameters(),
+            lr=config.learning_rate,
+            betas=(0.95, 0.999),
+            weight_decay=config.weight_decay,
+            fused=True,
         )
         self.network = self.accelerator.prepare_model(policy.network)
 
@@ -202,19 +216,26 @@ def load_state(directory: Path, trainer: Trainer) -> bool:
 
 
 def train_policy(
-    data: Sequence[Path], out: Path, config: TrainConfig, *, model: dict[str, Any] | None = None, restart: bool = False
-) -> TrainablePolicy:
-    """Train a diffusion policy on demonstrations.
+    data: Sequence[Path],
+    out: Path,
+    config: TrainConfig,
+    *,
+    model: dict[str, Any] | None = None,
+    demos: int | None = None,
+    restart: bool = False,
+) -> dict[str, Any]:
+    """Train a diffusion policy on demonstrations; the averaged weights go to ``out``.
 
     Args:
         data: roots of demonstration datasets with the same cameras and joints.
         out: where the policy, its training state and its TensorBoard log go.
         config: see :class:`TrainConfig`.
         model: overrides of :class:`DiffusionConfig` (all but ``spec``).
+        demos: use only the first so many demonstrations of each dataset.
         restart: begin anew even where ``out`` holds a training that could continue.
 
     Returns:
-        The policy with its averaged weights.
+        What a model card says about it.
 
     Raises:
         DataError: if a dataset cannot be used.
@@ -225,16 +246,29 @@ def train_policy(
     model_config = DiffusionConfig(spec=infer_spec(datasets[0]), **(model or {}))
     policy = DiffusionPolicy(model_config)
 
-    def source(dataset: Any, split: str | None) -> WindowSource:
-        return WindowSource(dataset, demonstration_frames(dataset, split), policy.spec, model_config.image_steps)
+    def source(dataset: Dataset, frames: Frames) -> WindowSource:
+        return WindowSource(dataset, frames, policy.spec, model_config.image_steps)
 
-    sources = [source(d, "train") for d in datasets]
-    held_out = next((source(d, "val") for d in datasets if any(e.meta.get("split") == "val" for e in d.episodes)), None)
+    sources = [source(d, demonstration_frames(d, "train", demos)) for d in datasets]
+    held_out = [source(d, f) for d in datasets if has_split(d, "val") and len(f := demonstration_frames(d, "val"))]
     policy.fit_normalizer(sources)
     sampler = MixedSampler(sources, [len(s) for s in sources], config.batch_size, config.seed)
+    seconds = run_training(policy, sampler, config, out, held_out[0] if held_out else None, restart)
+    return {
+        "data": ", ".join(f"{root.name} ({source.episodes} demonstrations, {len(source)} frames)" for root, source in zip(data, sources)),
+        "training": f"{config.steps} steps of {config.batch_size}, seed {config.seed}, {config.device}",
+        "wall time": f"{seconds / 60:.1f} minutes",
+        "parameters": f"{sum(p.numel() for p in policy.network.parameters()) / 1e6:.2f} million",
+    }
+
+
+def run_training(
+    policy: TrainablePolicy, sampler: MixedSampler, config: TrainConfig, out: Path, held_out: WindowSource | None, restart: bool
+) -> float:
+    """Train, continuing where ``out`` holds an unfinished training; returns seconds of training in all."""
     out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(policy, sampler, config, out, held_out)
     if not restart:
         trainer.resume()
     trainer.run()
-    return type(policy).load(out)
+    return trainer.seconds

@@ -15,7 +15,7 @@ class DiffusionConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     spec: PolicySpec
     image_steps: int = Field(default=1, ge=1, description="newest frames the encoder sees, stacked as channels")
-    crop: float = Field(default=0.875, gt=0.5, le=1.0, description="side of the random crop as a fraction of the image")
+    crop: float = Field(default=0.82, gt=0.5, le=1.0, description="side of the random crop as a fraction of the image")
     channels: tuple[int, int] = (32, 64)
     keypoints: int = Field(default=32, ge=1, description="attention maps per camera; each gives a position and features")
     condition: int = Field(default=256, ge=8)

@@ -54,7 +54,7 @@ class DiffusionPolicy(TrainablePolicy):
     def _prepare(self, observation: PolicyObservation) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         images, windows = {}, {}
         for camera in self.spec.cameras:
-            frames = torch.from_numpy(observation.images[camera.name][:, -self.config.image_steps :])
+            frames = torch.as_tensor(np.array(observation.images[camera.name][:, -self.config.image_steps :]))
             size = (self.config.crop_size(camera.height), self.config.crop_size(camera.width))
             offsets = center_windows(len(frames), (camera.height, camera.width), size)
             cropped, window = crop_images(frames, offsets, size)
