@@ -17,6 +17,7 @@ from hiwm_data.dataset import ACTION, STATE, SUCCESS, Dataset, DatasetError
 from torch import Tensor
 
 from hiwm_world_model.general.colour import resize
+from hiwm_world_model.general.config import LATENT_STRIDE
 
 Rows = npt.NDArray[np.int64]
 VAL_SHARE = 0.1  # held out from the end where a dataset names no split
@@ -67,8 +68,10 @@ class Recordings:
         """Episodes of a split, ``train`` or ``val``."""
         return [s for s in self.spans if s.split == split]
 
-    def frames(self, rows: Rows) -> Tensor:
-        """uint8 [*rows.shape, cameras, 3, h, w]."""
+    def frames(self, rows: Rows, corners: Rows | None = None, crop: int = 0) -> Tensor:
+        """uint8 [*rows.shape, cameras, 3, h, w]; windows of ``crop`` pixels at ``corners`` [B, cameras, 2] if given."""
+        if corners is not None:
+            return self._windows(rows, corners, crop)
         flat = rows.reshape(-1)
         out = np.empty((len(flat), len(self.cameras), *self.size, 3), np.uint8)
         source = np.searchsorted(self.offsets, flat, side="right") - 1
@@ -78,6 +81,18 @@ class Recordings:
             for camera, images in enumerate(self._images[index]):
                 out[chosen, camera] = images[local]
         return torch.from_numpy(out).permute(0, 1, 4, 2, 3).unflatten(0, tuple(rows.shape))
+
+    def _windows(self, rows: Rows, corners: Rows, crop: int) -> Tensor:
+        """[B, T] rows -> [B, T, cameras, 3, crop, crop]; the rows of one clip belong to one dataset."""
+        out = np.empty((*rows.shape, len(self.cameras), crop, crop, 3), np.uint8)
+        source = np.searchsorted(self.offsets, rows[:, 0], side="right") - 1
+        for i, index in enumerate(source):
+            local = rows[i] - self.offsets[index]
+            for camera, images in enumerate(self._images[index]):
+                y, x = corners[i, camera]
+                for k, row in enumerate(local):
+                    out[i, k, camera] = images[row, y : y + crop, x : x + crop]
+        return torch.from_numpy(out).permute(0, 1, 2, 5, 3, 4)
 
 
 def _spans(dataset: Dataset, offset: int) -> list[Span]:
@@ -128,44 +143,63 @@ class ClipSource:
         for span in self.spans:
             self.first[span.start : span.stop], self.last[span.start : span.stop] = span.start, span.stop - 1
         self.busy: Rows = np.zeros(0, np.int64)
+        self.centres: Rows = np.zeros((0, len(recordings.cameras), 2), np.int64)
         self.weights = np.zeros(0)
 
-    def prefer(self, rows: Rows, motion: npt.NDArray[np.floating]) -> None:
-        """Rows from which something moves, with how much; drawn in proportion, outliers capped."""
+    def prefer(self, rows: Rows, motion: npt.NDArray[np.floating], centres: Rows) -> None:
+        """Rows from which something moves, how much, and where in each camera; drawn in proportion, outliers capped."""
         keep = motion > max(1e-6, float(np.quantile(motion, 0.5)))
         cap = float(np.quantile(motion, 0.9)) if len(motion) else 1.0
-        self.busy = rows[keep]
+        self.busy, self.centres = rows[keep], centres[keep]
         weights = np.minimum(motion[keep], cap)
         self.weights = weights / weights.sum() if len(weights) else weights
 
-    def starts(self, rng: np.random.Generator, count: int, burn_in: int, unroll: int, share: float) -> Rows:
-        """First rows of ``count`` clips of burn_in + unroll periods; motion falls into the unrolled part."""
+    def draw(
+        self, rng: np.random.Generator, count: int, burn_in: int, unroll: int, share: float, crop: int
+    ) -> dict[str, Tensor]:
+        """``count`` clips of burn_in + unroll periods; a ``share`` of them has motion in the unrolled part."""
         length = burn_in + unroll
         rows = random_starts(self.spans, length, count, rng)
+        height, width = self.recordings.size
+        shape = (count, len(self.recordings.cameras))
+        centres = np.stack([rng.integers(0, height, shape), rng.integers(0, width, shape)], -1)
         if len(self.busy):
-            chosen = rng.random(count) < share
-            drawn = rng.choice(self.busy, count, p=self.weights) - burn_in - rng.integers(0, max(1, unroll // 2), count)
-            fits = self.last[drawn.clip(0)] - self.first[drawn.clip(0)] >= length
-            drawn = np.clip(drawn, self.first[drawn.clip(0)], self.last[drawn.clip(0)] - length)
-            rows = np.where(chosen & fits, drawn, rows)
-        return rows
+            which = rng.choice(len(self.busy), count, p=self.weights)
+            before = burn_in + rng.integers(0, max(1, unroll // 2), count)
+            drawn = (self.busy[which] - before).clip(0)
+            first, last = self.first[self.busy[which]], self.last[self.busy[which]]
+            drawn = np.clip(drawn, first, last - length)
+            chosen = (rng.random(count) < share) & (last - first >= length)
+            rows = np.where(chosen, drawn, rows)
+            jitter = rng.integers(-crop // 4, crop // 4 + 1, (*shape, 2))
+            centres = np.where(chosen[:, None, None], self.centres[which] + jitter, centres)
+        corners = None
+        if 0 < crop < min(height, width):
+            limit = np.array([height - crop, width - crop])
+            corners = np.clip((centres - crop // 2 + LATENT_STRIDE // 2) // LATENT_STRIDE * LATENT_STRIDE, 0, limit)
+            corners = corners // LATENT_STRIDE * LATENT_STRIDE
+        return self.clip(rows, burn_in, unroll, corners, crop)
 
-    def clip(self, rows: Rows, burn_in: int, unroll: int) -> dict[str, Tensor]:
+    def clip(
+        self, rows: Rows, burn_in: int, unroll: int, corners: Rows | None = None, crop: int = 0
+    ) -> dict[str, Tensor]:
         """Tensors of clips that start at ``rows``.
 
         Returns:
             ``first`` uint8 [B, 2, cameras, 3, h, w]: the frame before the start and the start;
             ``targets`` uint8 [B, unroll, cameras, 3, h, w]: the frames after the burn-in;
             ``joints`` [B, burn_in + unroll + 2, D], from the frame before the start;
-            ``actions`` [B, burn_in + unroll, D].
+            ``actions`` [B, burn_in + unroll, D];
+            ``corners`` [B, cameras, 2] top and left, where the frames are windows of ``crop`` pixels.
         """
         source, length = self.recordings, burn_in + unroll
         before = np.maximum(rows - 1, self.first[rows])
         times = rows[:, None] + np.arange(length + 1)
         joints = np.concatenate([source.joints[before][:, None], source.joints[times]], 1)
-        return {
-            "first": source.frames(np.stack([before, rows], 1)),
-            "targets": source.frames(times[:, burn_in + 1 :]),
+        tensors = {
+            "first": source.frames(np.stack([before, rows], 1), corners, crop),
+            "targets": source.frames(times[:, burn_in + 1 :], corners, crop),
             "joints": torch.from_numpy(joints.astype(np.float32)),
             "actions": torch.from_numpy(source.actions[times[:, :-1]].astype(np.float32)),
         }
+        return tensors if corners is None else {**tensors, "corners": torch.from_numpy(corners)}

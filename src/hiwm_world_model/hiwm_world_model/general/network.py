@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hiwm_world_model.general.config import GeneralConfig
+from hiwm_world_model.general.config import LATENT_STRIDE, GeneralConfig
 from hiwm_world_model.nets.blocks import ResBlock, conv, initialise, mlp
 
 KEEP_BIAS = 4.0  # logit by which "move what is there" leads the other two sources before training
@@ -115,7 +115,9 @@ class PictureDynamics(nn.Module):
         latent = torch.tanh(self.begin(torch.cat([F.silu(seen), change], 1)).float())
         return Scene(canvas, canvas, latent)
 
-    def forward(self, scene: Scene, moves: Tensor, cameras: Tensor, coverage: Tensor | None) -> Change:
+    def forward(
+        self, scene: Scene, moves: Tensor, cameras: Tensor, coverage: Tensor | None, corners: Tensor | None = None
+    ) -> Change:
         """One period.
 
         Args:
@@ -123,16 +125,19 @@ class PictureDynamics(nn.Module):
             moves: [N, 4 D] from :func:`joint_moves`.
             cameras: [N] camera index.
             coverage: [N, 2, H, W] where the arm is now and will be; None without an arm layer.
+            corners: [N, 2] top and left pixel where the pictures are windows of the whole frame.
         """
         e = self.condition(torch.cat([moves, self.camera(cameras)], 1))
-        x = self.look(scene.canvas, scene.memory) + self.recall(scene.latent) + self.position
+        x = self.look(scene.canvas, scene.memory) + self.recall(scene.latent)
+        size = (int(x.shape[2]), int(x.shape[3]))
+        x = x + window(self.position.expand(x.shape[0], -1, -1, -1), corners, size, LATENT_STRIDE)
         if self.arm is not None and coverage is not None:
             x = x + self.arm(F.pixel_unshuffle(coverage, 8))
         for block in self.blocks:
             x = block(x, e)
         x = F.silu(x)
         motion = F.pixel_shuffle(self.motion(x), 4).float()
-        drawn = self._drawn(F.pixel_shuffle(self.draw(x), 4).float(), cameras)
+        drawn = self._drawn(F.pixel_shuffle(self.draw(x), 4).float(), cameras, corners)
         gate, candidate = self.update(x).float().chunk(2, 1)
         latent = scene.latent + torch.sigmoid(gate - 1) * (torch.tanh(candidate) - scene.latent)
         flow = motion[:, :2] * FLOW_GAIN
@@ -142,9 +147,19 @@ class PictureDynamics(nn.Module):
             canvas = _blend(scene, drawn, flow, gates)
         return Change(Scene(canvas, scene.memory, latent), drawn, flow, gates)
 
-    def _drawn(self, values: Tensor, cameras: Tensor) -> Picture:
-        luma = F.pixel_shuffle(values[:, :4], 2) + self.base_luma[cameras]
-        return Picture(luma, values[:, 4:] + self.base_chroma[cameras])
+    def _drawn(self, values: Tensor, cameras: Tensor, corners: Tensor | None) -> Picture:
+        height, width = values.shape[-2:]
+        luma = window(self.base_luma[cameras], corners, (2 * height, 2 * width))
+        chroma = window(self.base_chroma[cameras], corners, (height, width), 2)
+        return Picture(F.pixel_shuffle(values[:, :4], 2) + luma, values[:, 4:] + chroma)
+
+
+def window(whole: Tensor, corners: Tensor | None, size: tuple[int, int], stride: int = 1) -> Tensor:
+    """Cut a window of ``size`` out of each of [N, C, H, W]; corners [N, 2] in pixels, ``stride`` of them per cell."""
+    if corners is None:
+        return whole
+    places = (corners // stride).tolist()
+    return torch.stack([w[:, y : y + size[0], x : x + size[1]] for w, (y, x) in zip(whole, places)])
 
 
 def _blend(scene: Scene, drawn: Picture, flow: Tensor, gates: Tensor) -> Picture:

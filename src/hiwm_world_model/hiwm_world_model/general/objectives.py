@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hiwm_world_model.general.colour import from_bytes, to_planes
-from hiwm_world_model.general.network import Change, Picture, Scene
+from hiwm_world_model.general.config import GeneralConfig
+from hiwm_world_model.general.network import Change, Picture, Scene, window
 from hiwm_world_model.general.worlds import GeneralNets, grow
 from hiwm_world_model.nets import ArmRenderer, JointPredictor
 from hiwm_world_model.nets.fit import Batch, Objective
@@ -17,6 +18,7 @@ from hiwm_world_model.nets.fit import Batch, Objective
 CHANGED = 0.05  # difference in 0..1 units that counts as another picture; above video noise
 COARSE = 4  # pixels averaged for the second scale: it pulls edges that are further than a pixel apart
 DRAWN_SHARE = 0.1  # the drawn picture learns everywhere a little, else its gate never opens
+EDGE = 6  # pixels at the edge of a training window without evidence
 SMOOTHNESS = 0.02  # of the flow: moves what has no texture along with its edges
 
 
@@ -75,31 +77,31 @@ class DynamicsObjective(Objective):
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """A clip as :meth:`ClipSource.clip` makes it."""
-        joints, actions = batch["joints"], batch["actions"]
-        coverage = self._coverage(joints)
+        joints, actions, corners = batch["joints"], batch["actions"], _corners(batch)
+        coverage = self._coverage(batch, joints[:, 1:])
         scene, burn_in = self._begin(batch, coverage), actions.shape[1] - batch["targets"].shape[1]
         first = scene.canvas.detach()
         total: dict[str, Tensor] = {}
         for k in range(actions.shape[1]):
             with torch.set_grad_enabled(k >= burn_in and torch.is_grad_enabled()):
-                change = self._advance(scene, joints, actions, coverage, k)
+                change = self._advance(scene, joints, actions, coverage, k, corners)
             scene = change.scene if k >= burn_in else change.scene.detach()
             if k >= burn_in:
                 hidden = None if coverage is None else coverage[k + 1]
                 target = Picture(*to_planes(from_bytes(batch["targets"][:, k - burn_in].flatten(0, 1))))
-                for key, value in self._errors(change, first, target, hidden).items():
+                for key, value in self._errors(change, first, target, hidden, corners).items():
                     total[key] = total.get(key, torch.zeros_like(value)) + value / batch["targets"].shape[1]
         return total
 
     @torch.no_grad()
-    def _coverage(self, joints: Tensor) -> list[Tensor] | None:
-        """Arm coverage [B x cameras, 1, h, w] at each time from the start on; None without an arm layer."""
+    def _coverage(self, batch: Batch, joints: Tensor) -> list[Tensor] | None:
+        """Arm coverage [B x cameras, 1, h, w] at each time of joints [B, T, D]; None without an arm layer."""
         nets = self.frozen[0].to(joints.device)
         if not nets.config.arm_layer:
             return None
-        times = joints[:, 1:]
-        _, covered = nets.draw_arms(times.transpose(0, 1).flatten(0, 1))
-        return list(covered.unflatten(0, (times.shape[1], -1)))
+        _, covered = nets.draw_arms(joints.transpose(0, 1).flatten(0, 1))
+        size = (int(batch["first"].shape[-2]), int(batch["first"].shape[-1]))
+        return [window(c, _corners(batch), size) for c in covered.unflatten(0, (joints.shape[1], -1))]
 
     def _begin(self, batch: Batch, coverage: list[Tensor] | None) -> Scene:
         nets = self.frozen[0]
@@ -107,22 +109,34 @@ class DynamicsObjective(Objective):
         if coverage is None:
             pictures = [Picture(*to_planes(f)) for f in frames]
         else:
-            with torch.no_grad():
-                before = nets.draw_arms(batch["joints"][:, 0])[1]
-            pictures = [nets.uncover(f, c) for f, c in zip(frames, (before, coverage[0]))]
+            before = self._coverage(batch, batch["joints"][:, :1])
+            assert before is not None
+            pictures = [nets.uncover(f, c, _corners(batch)) for f, c in zip(frames, (before[0], coverage[0]))]
         return self.dynamics.start(pictures[1], pictures[0])
 
-    def _advance(self, scene: Scene, joints: Tensor, actions: Tensor, coverage: list[Tensor] | None, k: int) -> Change:
+    def _advance(
+        self,
+        scene: Scene,
+        joints: Tensor,
+        actions: Tensor,
+        coverage: list[Tensor] | None,
+        k: int,
+        corners: Tensor | None,
+    ) -> Change:
         nets = self.frozen[0]
         moves = nets.moves(joints[:, k], joints[:, k + 1], joints[:, k + 2], actions[:, k])
         pair = None if coverage is None else torch.cat([coverage[k], coverage[k + 1]], 1)
-        return self.dynamics(scene, moves, nets.camera_index(joints.shape[0], joints.device), pair)
+        return self.dynamics(scene, moves, nets.camera_index(joints.shape[0], joints.device), pair, corners)
 
-    def _errors(self, change: Change, first: Picture, target: Picture, hidden: Tensor | None) -> dict[str, Tensor]:
+    def _errors(
+        self, change: Change, first: Picture, target: Picture, hidden: Tensor | None, corners: Tensor | None
+    ) -> dict[str, Tensor]:
         changed = ((target.luma - first.luma).abs() > CHANGED).float()
         weight = 1 + self.motion_weight * F.max_pool2d(changed, 5, 1, 2)
         if hidden is not None:
             weight = weight * (1 - grow(hidden))
+        if corners is not None:
+            weight = weight * inside(corners, tuple(weight.shape[-2:]), self.frozen[0].config)
         half = F.avg_pool2d(weight, 2)
         canvas = change.scene.canvas
         picture = _error(canvas.luma - target.luma, weight) + _error(canvas.chroma - target.chroma, half)
@@ -132,6 +146,22 @@ class DynamicsObjective(Objective):
         rough = change.flow.diff(dim=2).abs().mean() + change.flow.diff(dim=3).abs().mean()
         loss = picture + coarse + DRAWN_SHARE * drawn + SMOOTHNESS * rough
         return {"loss": loss, "picture": picture, "coarse": coarse, "drawn": drawn, "rough": rough}
+
+
+def _corners(batch: Batch) -> Tensor | None:
+    return batch["corners"].flatten(0, 1) if "corners" in batch else None
+
+
+def inside(corners: Tensor, size: tuple[int, ...], config: GeneralConfig) -> Tensor:
+    """[N, 1, h, w] zero near the edges of windows that are not edges of the frame: what enters there is unknown."""
+    masks = []
+    for axis, whole in enumerate((config.height, config.width)):
+        place = torch.arange(size[axis], device=corners.device)[None]
+        first = corners[:, axis : axis + 1]
+        near_start = (place < EDGE) & (first > 0)
+        near_end = (place >= size[axis] - EDGE) & (first + size[axis] < whole)
+        masks.append(~(near_start | near_end))
+    return (masks[0][:, :, None] & masks[1][:, None, :])[:, None].float()
 
 
 def _error(difference: Tensor, weight: Tensor) -> Tensor:
@@ -149,7 +179,7 @@ class SuccessObjective(Objective):
         self.frozen = [nets]
 
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """``frames`` uint8 [B, 2, cameras, 3, h, w]: an earlier one and this one; ``joints`` [B, 2, D]; ``labels`` [B]."""
+        """``frames`` uint8 [B, 2, cameras, 3, h, w]: an earlier one and this one; ``joints`` [B, 2, D]; ``labels``."""
         nets = self.frozen[0].to(batch["joints"].device)
         with torch.no_grad():
             frames = from_bytes(batch["frames"]).transpose(0, 1).flatten(1, 2)

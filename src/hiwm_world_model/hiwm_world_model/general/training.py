@@ -178,8 +178,7 @@ class Trainer:
             unroll = max(1, min(self.unroll, round(self.unroll * progress * 2)))
             room = min(settings.burn_in, max(s.length for s in self.train_spans) - 2 - unroll)
             burn_in = int(rng.integers(0, 1 + max(0, round(room * min(1.0, max(0.0, 2 * progress - 0.8))))))
-            rows = self.source.starts(rng, settings.batch, burn_in, unroll, settings.contact_share)
-            return self.source.clip(rows, burn_in, unroll)
+            return self.source.draw(rng, settings.batch, burn_in, unroll, settings.contact_share, settings.crop)
 
         objective = DynamicsObjective(self.nets, settings.motion_weight, settings.learning_rate)
         labelled = self.data.success is not None and 0 < self.data.success.mean() < 1
@@ -214,7 +213,7 @@ class Trainer:
         horizon = max(1, self.unroll - 1)
         count = 64 if self.options.smoke else min(int(600 * self.settings.minutes), 2 * len(self.data.joints))
         rows = np.unique(random_starts(self.train_spans, horizon, count, rng))
-        scores = []
+        scores, centres = [], []
         for part in tqdm(np.array_split(rows, max(1, len(rows) // 64)), desc="looking for motion", mininterval=2.0):
             both = np.stack([part, part + horizon], 1)
             frames = from_bytes(self.data.frames(both))
@@ -224,7 +223,8 @@ class Trainer:
                     _, covered = self.nets.draw_arms(torch.from_numpy(self.data.joints[both[:, k]]))
                     changed = changed * (1 - grow(covered)).view_as(changed)
             scores.append(changed.mean((1, 2, 3)).numpy())
-        self.source.prefer(rows, np.concatenate(scores))
+            centres.append(_centres(changed))
+        self.source.prefer(rows, np.concatenate(scores), np.concatenate(centres))
 
     # --- running a stage -------------------------------------------------------------------------------------------
     def fit(self, stage: Stage) -> None:
@@ -263,6 +263,17 @@ class Trainer:
             plan[stage.name] = max(20, int(seconds / time_step(stage, self.options)))
             write_aside(path, json.dumps(plan).encode())
         return plan[stage.name]
+
+
+def _centres(changed: Tensor) -> np.ndarray:
+    """[N, cameras, H, W] masks -> [N, cameras, 2] row and column of their centres, the image's centre where empty."""
+    height, width = changed.shape[-2:]
+    mass = changed.sum((2, 3)).clamp(min=1e-6)
+    rows = (changed.sum(3) * torch.arange(height)).sum(2) / mass
+    columns = (changed.sum(2) * torch.arange(width)).sum(2) / mass
+    empty = mass < 1
+    rows, columns = rows.masked_fill(empty, height / 2), columns.masked_fill(empty, width / 2)
+    return torch.stack([rows, columns], -1).long().numpy()
 
 
 def time_step(stage: Stage, options: TrainOptions) -> float:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hiwm_world_model.general.colour import to_planes
 from hiwm_world_model.general.config import GeneralConfig
-from hiwm_world_model.general.network import Change, Picture, PictureDynamics, Scene, SuccessHead, joint_moves
+from hiwm_world_model.general.network import Change, Picture, PictureDynamics, Scene, SuccessHead, joint_moves, window
 from hiwm_world_model.nets import ArmRenderer, JointPredictor
 
 COVER_MARGIN = 2  # pixels around the drawn arm that are no evidence of what is behind it
@@ -37,10 +37,14 @@ class GeneralNets(nn.Module):
         colour = torch.stack([d[0] for d in drawn], 1).flatten(0, 1)
         return colour, torch.stack([d[1] for d in drawn], 1).flatten(0, 1)
 
-    def uncover(self, rgb: Tensor, coverage: Tensor) -> Picture:
-        """The canvas of real frames [B x cameras, 3, H, W]: what the arm hides is filled with the background."""
+    def uncover(self, rgb: Tensor, coverage: Tensor, corners: Tensor | None = None) -> Picture:
+        """The canvas of real frames [B x cameras, 3, H, W]: what the arm hides is filled with the background.
+
+        With ``corners`` frames and coverage are windows of the whole frame.
+        """
         backgrounds = torch.cat([arm.get_buffer("background") for arm in self.arms])
         backgrounds = backgrounds.repeat(rgb.shape[0] // self.cameras, 1, 1, 1)
+        backgrounds = window(backgrounds, corners, (int(rgb.shape[2]), int(rgb.shape[3])))
         hidden = grow(coverage)
         return Picture(*to_planes(rgb * (1 - hidden) + backgrounds * hidden))
 
