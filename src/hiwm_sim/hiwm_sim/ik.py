@@ -84,6 +84,22 @@ class ArmKinematics:
         distance = float(np.hypot(np.hypot(x, y), z + g.tool_length - g.shoulder_height))
         return abs(self._link1 - g.forearm_length) + margin < distance < self._link1 + g.forearm_length - margin
 
+    def nearest_reachable(self, tip: npt.ArrayLike, margin: float = 0.005) -> Array:
+        """``tip`` (3,), moved horizontally towards the base if it is out of reach; m.
+
+        Raises:
+            UnreachableError: if it is too high or too low for any distance from the base.
+        """
+        g, point = self.geometry, np.array(tip, dtype=np.float64)
+        reach = self._link1 + g.forearm_length - margin
+        height = point[2] + g.tool_length - g.shoulder_height
+        if abs(height) >= reach:
+            raise UnreachableError(f"no tool tip at height {point[2]:.3f} m is within reach")
+        radius, limit = float(np.hypot(point[0], point[1])), float(np.sqrt(reach**2 - height**2))
+        if radius > limit:
+            point[:2] *= limit / radius
+        return point
+
     def tip(self, joints: npt.ArrayLike) -> Array:
         """Tool tip (..., 3) in metres for joints (..., >=6), any forearm roll and wrist rotation included."""
         q = np.asarray(joints, dtype=np.float64)

@@ -61,4 +61,4 @@ class ToolMotion:
             kick = self._rng.normal(0.0, self._noise, 2) * np.sqrt(1 - self._correlation**2)
             self._disturbance = self._correlation * self._disturbance + kick
             tip[:2] += self._disturbance
-        return self._kinematics.inverse(tip)
+        return self._kinematics.inverse(self._kinematics.nearest_reachable(tip))

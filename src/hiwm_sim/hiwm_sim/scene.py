@@ -10,17 +10,12 @@ from importlib import resources
 
 from hiwm_rig.contract import Camera, Rig
 
+from hiwm_sim.camera import MOUNTS
 from hiwm_sim.ik import ArmGeometry
 
 ARM_JOINTS = 6
 DISTRACTORS = ("box", "sphere", "cylinder", "capsule")
 """Shapes of the distractor bodies, parked out of sight below the table until a visual variation shows them."""
-
-CAMERA_MOUNTS: dict[str, tuple[str, str]] = {
-    "front": ("world", 'pos=".71 0 .537" xyaxes="0 1 0 -.79 0 .61"'),
-    "wrist": ("hand", 'pos="0 0 .05" xyaxes="0 -1 0 .35 0 .94"'),
-}
-"""Camera name of the rig file -> (body it is fixed to, where it sits)."""
 
 
 class SceneError(ValueError):
@@ -65,17 +60,15 @@ def _check(rig: Rig) -> None:
     if kinds != ["revolute"] * ARM_JOINTS + ["prismatic"]:
         raise SceneError(f"rig '{rig.name}': expected six revolute joints and a prismatic gripper, got {kinds}")
     for camera in rig.cameras:
-        if camera.name not in CAMERA_MOUNTS:
-            raise SceneError(
-                f"rig '{rig.name}': no mount for camera '{camera.name}'; there are {sorted(CAMERA_MOUNTS)}"
-            )
+        if camera.name not in MOUNTS:
+            raise SceneError(f"rig '{rig.name}': no mount for camera '{camera.name}'; there are {sorted(MOUNTS)}")
 
 
 def _cameras(rig: Rig, body: str) -> str:
     return "".join(
-        f'<camera name="{c.name}" {CAMERA_MOUNTS[c.name][1]} fovy="{c.fovy_deg}"/>'
+        f'<camera name="{c.name}" {MOUNTS[c.name].mjcf()} fovy="{c.fovy_deg}"/>'
         for c in rig.cameras
-        if CAMERA_MOUNTS[c.name][0] == body
+        if MOUNTS[c.name].body == body
     )
 
 

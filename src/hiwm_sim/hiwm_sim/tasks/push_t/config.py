@@ -39,7 +39,8 @@ class DemonstratorConfig:
         time_weight: cost (m of mean corner error) per second spent, at large errors.
         coverage: what it works towards; well above what counts as success.
         hold_steps: steps it holds still at the ready pose, so that stopping can be learned.
-        max_radius, min_radius: where the rod and the T may go, distance from the base, m.
+        max_radius, min_radius: distances from the base between which the T is kept, m.
+        rod_max_radius, rod_min_radius: the same for the rod.
     """
 
     contact_spacing: float = 0.015
@@ -54,7 +55,7 @@ class DemonstratorConfig:
     hold_steps: int = 5
     max_radius: float = 0.44
     min_radius: float = 0.20
-    rod_max_radius: float = 0.49
+    rod_max_radius: float = 0.475
     rod_min_radius: float = 0.15
 
 

@@ -65,6 +65,9 @@ class PushPlanner:
         time = self._period * np.arange(1, errors.shape[1] + 1)[None] + approach[:, None]
         radius = np.linalg.norm(poses[..., :2], axis=-1)
         allowed = (radius > settings.min_radius) & (radius < settings.max_radius)
+        travelled = settings.push_speed * self._period * np.arange(1, errors.shape[1] + 1)
+        rod = np.linalg.norm(starts[:, None] + directions[:, None] * travelled[None, :, None], axis=-1)
+        allowed &= (rod > settings.rod_min_radius) & (rod < settings.rod_max_radius)
         # Time matters less close to the goal, where a detour for a better contact is worth it.
         score = errors + settings.time_weight * time * min(1.0, now / 0.05 + 0.1) + 10.0 * ~allowed
         i, j = np.unravel_index(int(score.argmin()), score.shape)
