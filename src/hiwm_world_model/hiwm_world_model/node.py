@@ -26,6 +26,7 @@ from hiwm_rig.rig_node import (
     run_node,
     watch_for_second_publisher,
 )
+from hiwm_rig.timing import Deadlines
 from hiwm_rig.types import Observation
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
@@ -40,7 +41,6 @@ from hiwm_world_model.registry import load_world_model
 from hiwm_world_model.session import SessionError, store_meta
 from hiwm_world_model.snapshots import SnapshotStore, SnapshotStoreError
 from hiwm_world_model.sources import SourceError, first_frame_of_bag
-from hiwm_world_model.timing import Deadlines
 from hiwm_world_model.world_messages import EpisodeName, jump_message, snapshot_message, world_state_message
 
 WALL, LOCKSTEP = "wall", "lockstep"
