@@ -1,0 +1,176 @@
+"""``hiwm bench``: speed, latency and memory, measured; JSON with one key per figure."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hiwm_bringup.graph import GraphError
+from hiwm_bringup.paths import project_root
+from hiwm_bringup.processes import NodeDiedError
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What to measure with.
+
+    Attributes:
+        world, policy: model directories.
+        rig_file: shipped rig file or path of one.
+        minutes: length of the run behind ``ticks_on_time`` and ``rss_growth_mib``.
+        repeats: of each short measurement.
+    """
+
+    world: Path
+    policy: Path
+    rig_file: str = "push_t"
+    minutes: float = 10.0
+    repeats: int = 100
+
+
+Figures = dict[str, Any]
+Measurement = Callable[[BenchOptions], Figures]
+
+
+def percentiles(values: list[float], digits: int = 3) -> dict[str, float]:
+    """``p50`` and ``p99``."""
+    p50, p99 = np.percentile(values, [50, 99])
+    return {"p50": round(float(p50), digits), "p99": round(float(p99), digits)}
+
+
+def matmul_gflops(options: BenchOptions) -> Figures:
+    """Speed of this machine now: 1024 x 1024 float32 products, best of ten, as torch runs them."""
+    import torch
+
+    a, b = torch.rand(1024, 1024), torch.rand(1024, 1024)
+    best = min(_timed(lambda: a @ b) for _ in range(10))
+    return {"matmul_gflops": round(2 * 1024**3 / best / 1e9, 1)}
+
+
+def world_core(options: BenchOptions) -> Figures:
+    """Step time, throughput and snapshot size of the world model, without ROS."""
+    from hiwm_world_model.bench import measure_world
+
+    return dict(measure_world(options.world, options.rig_file, options.repeats))
+
+
+def policy_core(options: BenchOptions) -> Figures:
+    """Inference time of the policy: one observation in, one chunk out."""
+    from hiwm_policy.policy import PolicyObservation, load_policy
+
+    policy = load_policy(options.policy)
+    spec = policy.spec
+    rng = np.random.default_rng(0)
+    images = {
+        c.name: rng.integers(0, 256, (1, spec.history, c.height, c.width, 3), dtype=np.uint8) for c in spec.cameras
+    }
+    observation = PolicyObservation(images, np.zeros((1, spec.history, len(spec.joint_names)), np.float32))
+    policy.reset(0)
+    for _ in range(3):
+        policy.predict_action(observation)
+    return {
+        "policy_ms": percentiles(
+            [1e3 * _timed(lambda: policy.predict_action(observation)) for _ in range(options.repeats)]
+        )
+    }
+
+
+def graph_latency(options: BenchOptions) -> Figures:
+    """Rollback and leader latency of the running graph."""
+    from hiwm_bringup.bench_graph import measure_latency
+
+    return measure_latency(options)
+
+
+def graph_endurance(options: BenchOptions) -> Figures:
+    """Ticks and memory of the running graph."""
+    from hiwm_bringup.bench_graph import measure_endurance
+
+    return measure_endurance(options)
+
+
+MEASUREMENTS: Mapping[str, Measurement] = {
+    "matmul_gflops": matmul_gflops,
+    "world_step_ms": world_core,
+    "world_batch16_frames_per_s": world_core,
+    "snapshot_bytes": world_core,
+    "policy_ms": policy_core,
+    "rollback_to_frame_ms": graph_latency,
+    "leader_to_frame_periods": graph_latency,
+    "ticks_on_time": graph_endurance,
+    "rss_growth_mib": graph_endurance,
+}
+
+
+def _timed(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``hiwm bench``."""
+    root = project_root()
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"figures to measure: {', '.join(MEASUREMENTS)}")
+    parser.add_argument("--out", type=Path, help="JSON file to write (default: stdout only)")
+    parser.add_argument("--world", type=Path, default=root / "models" / "push_t_world", help="world model directory")
+    parser.add_argument("--policy", type=Path, default=root / "models" / "push_t_base", help="policy directory")
+    parser.add_argument("--rig-file", default="push_t", help="shipped rig file or path of one")
+    parser.add_argument("--minutes", type=float, default=10.0, help="length of the endurance run")
+    parser.add_argument("--repeats", type=int, default=100, help="repeats of the short measurements")
+
+
+def measure(names: list[str], options: BenchOptions) -> Figures:
+    """The figures of these names; ``matmul_gflops`` always, so that other machines can compare."""
+    wanted = list(dict.fromkeys(["matmul_gflops", *(names or MEASUREMENTS)]))
+    figures: Figures = {}
+    done: set[Measurement] = set()
+    for name in wanted:
+        function = MEASUREMENTS[name]
+        if function not in done:
+            print(f"measuring {name} ...", file=sys.stderr, flush=True)
+            done.add(function)
+            figures.update(function(options))
+    return {name: figures[name] for name in wanted}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and write JSON.
+
+    Returns:
+        0, 1 where a node died, 2 for unknown names or missing models.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    unknown = [name for name in args.names if name not in MEASUREMENTS]
+    if unknown:
+        print(f"error: no figure {unknown}; expected some of {', '.join(MEASUREMENTS)}", file=sys.stderr)
+        return EXIT_USAGE
+    options = BenchOptions(args.world, args.policy, args.rig_file, args.minutes, args.repeats)
+    try:
+        figures = measure(args.names, options)
+    except NodeDiedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    except (GraphError, ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        partial = args.out.with_name(args.out.name + ".partial")
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(args.out)
+    return EXIT_OK
