@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """Write tensors to ``path``."""
     partial = path.with_name(path.name + ".partial")
     save_file(dict(tensors), partial, metadata=dict(metadata or {}))
-    os.replace(partial, path)
+    partial.replace(path)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -40,4 +39,4 @@ def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    partial.replace(path)

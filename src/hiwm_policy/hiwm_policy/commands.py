@@ -16,8 +16,12 @@ from hiwm_policy.policy import PolicyError
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``hiwm train policy``."""
-    parser.add_argument("--data", type=Path, nargs="+", required=True, help="demonstration datasets (LeRobotDataset v3)")
-    parser.add_argument("--out", type=Path, required=True, help="directory of the policy; a training there is continued")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", required=True, help="demonstration datasets (LeRobotDataset v3)"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="directory of the policy; a training there is continued"
+    )
     parser.add_argument("--steps", type=int, default=14_000, help="optimiser steps")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=6e-4)
@@ -30,7 +34,9 @@ def add_posttrain_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``hiwm posttrain``."""
     parser.add_argument("--base", type=Path, required=True, help="policy to start from")
     parser.add_argument("--demos", type=Path, nargs="+", required=True, help="demonstration datasets")
-    parser.add_argument("--corrections", type=Path, nargs="+", required=True, help="datasets with the column 'intervention'")
+    parser.add_argument(
+        "--corrections", type=Path, nargs="+", required=True, help="datasets with the column 'intervention'"
+    )
     parser.add_argument("--out", type=Path, required=True, help="directory of the post-trained policy")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -85,11 +91,11 @@ def run_evaluate(args: argparse.Namespace) -> int:
 
 
 def _guarded(action: Any, args: argparse.Namespace) -> int:
+    from hiwm_data.dataset import DatasetError
+    from hiwm_rig.contract import RigFileError
     from pydantic import ValidationError
 
-    from hiwm_data.dataset import DatasetError
     from hiwm_policy.data import DataError
-    from hiwm_rig.contract import RigFileError
 
     try:
         action(args)

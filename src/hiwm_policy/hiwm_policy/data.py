@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from hiwm_data.dataset import ACTION, STATE, Dataset
 from torch import Tensor
 
-from hiwm_data.dataset import ACTION, STATE, Dataset
 from hiwm_policy.policy import CameraInput, PolicySpec
 
 INTERVENTION = "intervention"
@@ -92,7 +93,9 @@ def correction_frames(dataset: Dataset, handback: int = 4, min_trust: float = 0.
         DataError: if the dataset has no such column.
     """
     if INTERVENTION not in dataset.features:
-        raise DataError(f"{dataset.root}: corrections need the column '{INTERVENTION}'; it has {sorted(dataset.features)}")
+        raise DataError(
+            f"{dataset.root}: corrections need the column '{INTERVENTION}'; it has {sorted(dataset.features)}"
+        )
     human = dataset.column(INTERVENTION).astype(bool)
     branch = dataset.column(BRANCH) if BRANCH in dataset.features else np.zeros(dataset.num_frames, np.int64)
     trusted = dataset.column(TRUST) >= min_trust if TRUST in dataset.features else np.ones(dataset.num_frames, bool)
@@ -117,7 +120,7 @@ def _runs(values: npt.NDArray[np.generic], offset: int) -> list[tuple[int, int]]
     """Half-open runs of equal values, as rows of the dataset."""
     edges = np.flatnonzero(values[1:] != values[:-1]) + 1
     bounds = [0, *edges.tolist(), len(values)]
-    return [(offset + a, offset + b) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if b > a]
+    return [(offset + a, offset + b) for a, b in itertools.pairwise(bounds) if b > a]
 
 
 def _frames(parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]) -> Frames:
@@ -194,7 +197,8 @@ def _check(dataset: Dataset, spec: PolicySpec) -> None:
         have = dataset.features.get(f"observation.images.{camera.name}")
         if have is None or tuple(have.shape) != (camera.height, camera.width, 3):
             raise DataError(
-                f"{dataset.root}: camera '{camera.name}' must be {camera.width}x{camera.height}, found {have and have.shape}"
+                f"{dataset.root}: camera '{camera.name}' must be {camera.width}x{camera.height}, "
+                f"found {have and have.shape}"
             )
 
 
@@ -244,7 +248,12 @@ def infer_spec(dataset: Dataset, *, history: int = 2, horizon: int = 16, execute
         for name, shape in ((c, dataset.features[f"observation.images.{c}"].shape) for c in dataset.cameras)
     )
     return PolicySpec(
-        cameras=cameras, joint_names=tuple(names), rate_hz=dataset.fps, history=history, horizon=horizon, execute=execute
+        cameras=cameras,
+        joint_names=tuple(names),
+        rate_hz=dataset.fps,
+        history=history,
+        horizon=horizon,
+        execute=execute,
     )
 
 

@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from hiwm_rig.contract import Rig, load_rig
+from hiwm_rig.types import RigEnv
 from tqdm import tqdm
 
 from hiwm_policy.policy import Policy, load_policy
 from hiwm_policy.runner import ChunkedRunner
 from hiwm_policy.statistics import wilson
 from hiwm_policy.video import write_clip
-from hiwm_rig.contract import Rig, load_rig
-from hiwm_rig.types import RigEnv
-
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,11 @@ class EvaluationConfig:
 
 
 def run_episode(
-    env: RigEnv, runner: ChunkedRunner, seed: int, config: EvaluationConfig, frames: list[npt.NDArray[np.uint8]] | None = None
+    env: RigEnv,
+    runner: ChunkedRunner,
+    seed: int,
+    config: EvaluationConfig,
+    frames: list[npt.NDArray[np.uint8]] | None = None,
 ) -> EpisodeResult:
     """One episode in lock-step; the seed fixes the initial state and the policy's noise, so methods can be paired."""
     runner.reset(seed)
@@ -74,7 +77,12 @@ def run_episode(
 
 
 def evaluate(
-    policy: Policy, env: RigEnv, seeds: Sequence[int], rig: Rig, config: EvaluationConfig | None = None, progress: bool = True
+    policy: Policy,
+    env: RigEnv,
+    seeds: Sequence[int],
+    rig: Rig,
+    config: EvaluationConfig | None = None,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Evaluate in this process; see :func:`summarize` for the result."""
     policy.spec.check_rig(rig)
@@ -191,7 +199,9 @@ def _opened(env: RigEnv) -> Iterator[RigEnv]:
             close()
 
 
-def _episodes(env: RigEnv, runner: ChunkedRunner, seeds: Sequence[int], config: EvaluationConfig) -> Iterator[EpisodeResult]:
+def _episodes(
+    env: RigEnv, runner: ChunkedRunner, seeds: Sequence[int], config: EvaluationConfig
+) -> Iterator[EpisodeResult]:
     kept = {True: 0, False: 0}
     for seed in seeds:
         frames: list[npt.NDArray[np.uint8]] | None = None

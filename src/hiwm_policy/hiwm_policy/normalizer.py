@@ -1,4 +1,4 @@
-"""Normalisation of joints and action chunks; a module, so that it is saved with the weights and cannot drift from them."""
+"""Normalisation of joints and action chunks; a module, saved with the weights, so that it cannot drift."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a policy is: a few recent observations in, a chunk of joint targets out. Backbones register themselves by name."""
+"""What a policy is: recent observations in, a chunk of joint targets out. Backbones register themselves by name."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
 from hiwm_rig.contract import Rig
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "policy.safetensors"
@@ -56,16 +55,21 @@ class PolicySpec(BaseModel):
             PolicyError: naming the first difference.
         """
         if rig.joint_names != self.joint_names:
-            raise PolicyError(f"rig '{rig.name}' has joints {list(rig.joint_names)}, the policy expects {list(self.joint_names)}")
+            raise PolicyError(
+                f"rig '{rig.name}' has joints {list(rig.joint_names)}, the policy expects {list(self.joint_names)}"
+            )
         if abs(rig.control_rate_hz - self.rate_hz) > 1e-6:
-            raise PolicyError(f"rig '{rig.name}' runs at {rig.control_rate_hz} Hz, the policy expects {self.rate_hz} Hz")
+            raise PolicyError(
+                f"rig '{rig.name}' runs at {rig.control_rate_hz} Hz, the policy expects {self.rate_hz} Hz"
+            )
         for wanted in self.cameras:
             found = next((c for c in rig.cameras if c.name == wanted.name), None)
             if found is None:
                 raise PolicyError(f"rig '{rig.name}' has no camera '{wanted.name}', the policy needs it")
             if (found.height, found.width) != (wanted.height, wanted.width):
                 raise PolicyError(
-                    f"camera '{wanted.name}' of rig '{rig.name}' is {found.width}x{found.height}, the policy expects {wanted.width}x{wanted.height}"
+                    f"camera '{wanted.name}' of rig '{rig.name}' is {found.width}x{found.height}, "
+                    f"the policy expects {wanted.width}x{wanted.height}"
                 )
 
 
@@ -127,7 +131,9 @@ class Policy(ABC):
                 raise PolicyError(f"no image of camera '{camera.name}'; got {sorted(observation.images)}")
             expected = (shape[0], spec.history, camera.height, camera.width, 3)
             if image.shape != expected or image.dtype != np.uint8:
-                raise PolicyError(f"images of camera '{camera.name}' must be uint8 {expected}, got {image.dtype} {image.shape}")
+                raise PolicyError(
+                    f"images of camera '{camera.name}' must be uint8 {expected}, got {image.dtype} {image.shape}"
+                )
 
 
 P = TypeVar("P", bound=type[Policy])

@@ -11,10 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hiwm_data.dataset import Dataset
 from pydantic import Field
 
-from hiwm_data.dataset import Dataset
-from hiwm_policy.data import DataError, Frames, MixedSampler, WindowSource, correction_frames, demonstration_frames, open_dataset
+from hiwm_policy.data import (
+    DataError,
+    Frames,
+    MixedSampler,
+    WindowSource,
+    correction_frames,
+    demonstration_frames,
+    open_dataset,
+)
 from hiwm_policy.diffusion import DiffusionPolicy
 from hiwm_policy.policy import CONFIG_FILE, PolicyError, load_policy
 from hiwm_policy.training import TrainConfig, run_training
@@ -32,7 +40,13 @@ class PosttrainConfig(TrainConfig):
 
 
 def posttrain_policy(
-    base: Path, demonstrations: Sequence[Path], corrections: Sequence[Path], out: Path, config: PosttrainConfig, *, restart: bool = False
+    base: Path,
+    demonstrations: Sequence[Path],
+    corrections: Sequence[Path],
+    out: Path,
+    config: PosttrainConfig,
+    *,
+    restart: bool = False,
 ) -> dict[str, Any]:
     """Post-train ``base``; the result goes to ``out``.
 
@@ -74,15 +88,15 @@ def posttrain_policy(
     return {
         "base": base.name,
         "demonstrations": f"{sum(s.episodes for s in kept)} ({sum(map(len, kept))} frames)",
-        "corrections": f"{sum(s.episodes for s in corrected)} ({sum(map(len, corrected))} frames), {config.correction_share:.0%} of each batch",
-        "training": f"{config.steps} steps of {config.batch_size}, learning rate {config.learning_rate:g}, seed {config.seed}",
-        "settings": json.dumps({"handback": config.handback, "min_trust": config.min_trust}),
+        "corrections": f"{sum(s.episodes for s in corrected)} ({sum(map(len, corrected))} frames)",
+        "training": f"{config.steps} steps of {config.batch_size}, rate {config.learning_rate:g}, seed {config.seed}",
+        "settings": json.dumps({k: getattr(config, k) for k in ("correction_share", "handback", "min_trust")}),
         "wall time": f"{seconds / 60:.1f} minutes",
     }
 
 
 def _shares(kept: Sequence[WindowSource], corrected: Sequence[WindowSource], config: PosttrainConfig) -> list[float]:
-    """Shares of the sources: the configured one for all corrections together, in proportion to frames within each kind."""
+    """Shares of the sources: the configured one for all corrections together, by frames within each kind."""
     share = config.correction_share if kept else 1.0
     old, new = sum(map(len, kept)), sum(map(len, corrected))
     return [(1 - share) * len(s) / old for s in kept] + [share * len(s) / new for s in corrected]

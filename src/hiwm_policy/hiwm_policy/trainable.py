@@ -19,7 +19,9 @@ class Augmentation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     color: float = Field(default=0.08, ge=0, description="gain and offset of brightness and colour, image range -1..1")
-    joint_noise: float = Field(default=0.01, ge=0, description="noise on observed joints, in standard deviations of the data")
+    joint_noise: float = Field(
+        default=0.01, ge=0, description="noise on observed joints, in standard deviations of the data"
+    )
     copies: int = Field(default=4, ge=1, description="noise levels trained per encoded observation")
 
 

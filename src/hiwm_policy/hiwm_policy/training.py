@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
+from hiwm_data.dataset import Dataset
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from hiwm_policy.checkpoints import read_weights, write_json, write_weights
-from hiwm_data.dataset import Dataset
 from hiwm_policy.data import (
     Batch,
     Frames,
@@ -73,7 +73,12 @@ class Trainer:
     """Trains one policy from batches; everything it needs to continue after a kill lies in ``out/training``."""
 
     def __init__(
-        self, policy: TrainablePolicy, sampler: MixedSampler, config: TrainConfig, out: Path, held_out: WindowSource | None = None
+        self,
+        policy: TrainablePolicy,
+        sampler: MixedSampler,
+        config: TrainConfig,
+        out: Path,
+        held_out: WindowSource | None = None,
     ) -> None:
         self.policy = policy
         self.sampler = sampler
@@ -132,7 +137,9 @@ class Trainer:
 
     def _inputs(self, batch: Batch, step: int) -> dict[str, Any]:
         # Seeded by step and process, not by a running state: a resumed training draws the same numbers.
-        generator = torch.Generator().manual_seed((self.config.seed << 32) + (step << 8) + self.accelerator.process_index)
+        generator = torch.Generator().manual_seed(
+            (self.config.seed << 32) + (step << 8) + self.accelerator.process_index
+        )
         inputs = self.policy.training_inputs(batch, self.config.augmentation, generator)
         return _to(inputs, self.accelerator.device)
 
@@ -180,7 +187,7 @@ def _to(value: Any, device: torch.device) -> Any:
 
 
 def save_state(directory: Path, trainer: Trainer) -> None:
-    """Write weights, average, optimiser state and position; one file, renamed into place, so it is whole or not there."""
+    """Write weights, average, optimiser state and position; one file, renamed into place: whole or not there."""
     directory.mkdir(parents=True, exist_ok=True)
     network = trainer.accelerator.unwrap_model(trainer.network)
     tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
@@ -188,7 +195,9 @@ def save_state(directory: Path, trainer: Trainer) -> None:
     for index, state in trainer.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items()}
     tensors |= {"step": torch.tensor(trainer.step), "seconds": torch.tensor(trainer.seconds, dtype=torch.float64)}
-    write_weights(directory / "state.safetensors", {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()})
+    write_weights(
+        directory / "state.safetensors", {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    )
     write_json(directory / "config.json", trainer.config.model_dump(mode="json"))
 
 
@@ -198,9 +207,15 @@ def load_state(directory: Path, trainer: Trainer) -> bool:
         return False
     found = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     wanted = trainer.config.model_dump(mode="json")
-    changed = sorted(k for k in wanted if k not in ("device", "save_every", "log_every", "keep_snapshots") and found.get(k) != wanted[k])
+    changed = sorted(
+        k
+        for k in wanted
+        if k not in ("device", "save_every", "log_every", "keep_snapshots") and found.get(k) != wanted[k]
+    )
     if changed:
-        raise PolicyError(f"{directory}: was trained with another configuration ({', '.join(changed)}); use another --out, or --restart")
+        raise PolicyError(
+            f"{directory}: was trained with another configuration ({', '.join(changed)}); use another --out, or --restart"
+        )
     tensors = read_weights(directory / "state.safetensors")
     network = trainer.accelerator.unwrap_model(trainer.network)
     network.load_state_dict({k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")})
@@ -255,7 +270,10 @@ def train_policy(
     sampler = MixedSampler(sources, [len(s) for s in sources], config.batch_size, config.seed)
     seconds = run_training(policy, sampler, config, out, held_out[0] if held_out else None, restart)
     return {
-        "data": ", ".join(f"{root.name} ({source.episodes} demonstrations, {len(source)} frames)" for root, source in zip(data, sources)),
+        "data": ", ".join(
+            f"{root.name} ({source.episodes} demonstrations, {len(source)} frames)"
+            for root, source in zip(data, sources)
+        ),
         "training": f"{config.steps} steps of {config.batch_size}, seed {config.seed}, {config.device}",
         "wall time": f"{seconds / 60:.1f} minutes",
         "parameters": f"{sum(p.numel() for p in policy.network.parameters()) / 1e6:.2f} million",
@@ -263,7 +281,12 @@ def train_policy(
 
 
 def run_training(
-    policy: TrainablePolicy, sampler: MixedSampler, config: TrainConfig, out: Path, held_out: WindowSource | None, restart: bool
+    policy: TrainablePolicy,
+    sampler: MixedSampler,
+    config: TrainConfig,
+    out: Path,
+    held_out: WindowSource | None,
+    restart: bool,
 ) -> float:
     """Train, continuing where ``out`` holds an unfinished training; returns seconds of training in all."""
     out.mkdir(parents=True, exist_ok=True)

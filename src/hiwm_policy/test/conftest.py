@@ -67,9 +67,13 @@ def expert(env: TinyEnv) -> np.ndarray:
 
 def record(root: Path, rig: Rig, episodes: int, *, provenance: bool = False, length: int = 14) -> Dataset:
     env = TinyEnv(rig)
-    with DatasetWriter(root, fps=rig.control_rate_hz, features=rig_features(rig, provenance=provenance), robot_type="tiny") as writer:
+    with DatasetWriter(
+        root, fps=rig.control_rate_hz, features=rig_features(rig, provenance=provenance), robot_type="tiny"
+    ) as writer:
         for seed in range(episodes):
-            writer.add_episode(_episode(env, seed, length, provenance), task="tiny", meta={"split": "train", "seed": seed})
+            writer.add_episode(
+                _episode(env, seed, length, provenance), task="tiny", meta={"split": "train", "seed": seed}
+            )
     return Dataset(root)
 
 

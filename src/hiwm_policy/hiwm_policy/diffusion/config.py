@@ -17,7 +17,9 @@ class DiffusionConfig(BaseModel):
     image_steps: int = Field(default=1, ge=1, description="newest frames the encoder sees, stacked as channels")
     crop: float = Field(default=0.82, gt=0.5, le=1.0, description="side of the random crop as a fraction of the image")
     channels: tuple[int, int] = (32, 64)
-    keypoints: int = Field(default=32, ge=1, description="attention maps per camera; each gives a position and features")
+    keypoints: int = Field(
+        default=32, ge=1, description="attention maps per camera; each gives a position and features"
+    )
     condition: int = Field(default=256, ge=8)
     width: int = Field(default=384, ge=8)
     blocks: int = Field(default=3, ge=1)
@@ -30,7 +32,9 @@ class DiffusionConfig(BaseModel):
         if self.image_steps > self.spec.history:
             raise ValueError(f"image_steps ({self.image_steps}) must not exceed history ({self.spec.history})")
         if self.inference_steps > self.train_timesteps:
-            raise ValueError(f"inference_steps ({self.inference_steps}) must not exceed train_timesteps ({self.train_timesteps})")
+            raise ValueError(
+                f"inference_steps ({self.inference_steps}) must not exceed train_timesteps ({self.train_timesteps})"
+            )
         return self
 
     @property

@@ -1,6 +1,6 @@
-"""The denoiser: a residual MLP over the flattened chunk, modulated (FiLM) by observation features and the diffusion step.
+"""The denoiser: a residual MLP over the flattened chunk, modulated (FiLM) by the observation and the diffusion step.
 
-A chunk of 16 x 7 numbers is small; an MLP costs a tenth of a 1D U-Net on a CPU, so more noise levels are trained per image.
+A chunk of 16 x 7 numbers is small; an MLP costs a tenth of a 1D U-Net on a CPU, so more noise levels fit in.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Camera frames -> features: a small convolutional network that says where things are (spatial softmax) and what they are."""
+"""Camera frames -> features: a small convolutional network that says where things are (spatial softmax) and what."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def _groups(channels: int) -> int:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions behind one GroupNorm; the second starts near zero, so that a stack starts as the identity."""
+    """Two 3x3 convolutions behind one GroupNorm; the second starts near zero, so that a stack starts as identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

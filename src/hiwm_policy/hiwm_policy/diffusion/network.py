@@ -27,12 +27,16 @@ class DiffusionNetwork(nn.Module):
         )
         features = sum(int(e.features) for e in self.encoders.values())  # type: ignore[arg-type]
         self.fuse = nn.Sequential(
-            nn.Linear(features + spec.history * dim, config.condition), nn.SiLU(), nn.Linear(config.condition, config.condition)
+            nn.Linear(features + spec.history * dim, config.condition),
+            nn.SiLU(),
+            nn.Linear(config.condition, config.condition),
         )
         self.denoiser = Denoiser(spec.horizon, dim, config.condition, config.width, config.blocks)
         self.normalizer = Normalizer(spec.horizon, dim)
         self.noise = DDPMScheduler(
-            num_train_timesteps=config.train_timesteps, beta_schedule="squaredcos_cap_v2", prediction_type=config.prediction
+            num_train_timesteps=config.train_timesteps,
+            beta_schedule="squaredcos_cap_v2",
+            prediction_type=config.prediction,
         )
 
     def features(self, images: Mapping[str, Tensor], windows: Mapping[str, Tensor], joints: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The diffusion policy as a :class:`hiwm_policy.policy.Policy`: prepares observations, samples chunks, saves and loads."""
+"""The diffusion policy as a :class:`hiwm_policy.policy.Policy`: prepares observations, samples chunks, loads."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ class DiffusionPolicy(TrainablePolicy):
             full = (camera.height, camera.width)
             size = (self.config.crop_size(camera.height), self.config.crop_size(camera.width))
             frames = batch.images[camera.name]
-            cropped, windows[camera.name] = crop_images(frames, random_windows(len(frames), full, size, generator), size)
+            cropped, windows[camera.name] = crop_images(
+                frames, random_windows(len(frames), full, size, generator), size
+            )
             images[camera.name] = jitter_colors(cropped, augmentation.color, generator)
         spread = self.network.normalizer.joint_std.cpu() * augmentation.joint_noise
         joints = batch.joints + torch.randn(batch.joints.shape, generator=generator) * spread
@@ -92,7 +94,7 @@ class DiffusionPolicy(TrainablePolicy):
         }
 
     def save(self, directory: Path) -> None:
-        """Write config.json and policy.safetensors (half precision where that is exact enough: all but the normaliser)."""
+        """Write config.json and policy.safetensors (half precision, but for the normaliser)."""
         directory.mkdir(parents=True, exist_ok=True)
         state = {
             name: value.detach().cpu().contiguous().to(value.dtype if name.startswith("normalizer.") else torch.float16)
@@ -115,6 +117,8 @@ class DiffusionPolicy(TrainablePolicy):
         found = {name: tuple(value.shape) for name, value in weights.items()}
         if expected != found:
             wrong = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
-            raise PolicyError(f"{directory / WEIGHTS_FILE} does not fit its {CONFIG_FILE}; first differences: {wrong[:4]}")
+            raise PolicyError(
+                f"{directory / WEIGHTS_FILE} does not fit its {CONFIG_FILE}; first differences: {wrong[:4]}"
+            )
         network.load_state_dict({name: value.float() for name, value in weights.items()})
         return cls(config, network, device)
