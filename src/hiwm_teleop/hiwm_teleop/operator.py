@@ -174,7 +174,8 @@ class _Episode:
     watched_from: int = 0
     waited: int = 0
     solved_run: int = 0
-    best_outcome: Outcome = Outcome.FAILURE
+    branch_solved: bool = False
+    outcome: Outcome = Outcome.FAILURE
 
 
 class ScriptedOperator:
@@ -234,6 +235,8 @@ class ScriptedOperator:
             self._go(Cue.REFUSED)
             return self._think()
         self._branch_id = branch_id
+        self._joints = self._episode.memory[-1].joints
+        self._episode.branch_solved = False
         self.log.add(self._stamp_ns, kind, snapshot=self._episode.memory[-1].snapshot_id, branch=branch_id)
         self._go(Cue.WENT_BACK)
         return self._think()
@@ -282,6 +285,17 @@ class ScriptedOperator:
         start, end = self._hand
         return np.asarray(start + float(np.clip(periods, 0, 1)) * (end - start))
 
+    @property
+    def glimpse(self) -> Glimpse | None:
+        """What it made of the newest frame it remembers."""
+        memory = self._episode.memory
+        return memory[-1].glimpse if memory else None
+
+    @property
+    def looked_solved(self) -> bool:
+        """Whether the branch that it watched last ended with the task done."""
+        return self._episode.branch_solved
+
     # -- one frame, by phase ------------------------------------------------------------------------------------
 
     def _watch(self, view: View) -> Sequence[Action]:
@@ -289,13 +303,12 @@ class ScriptedOperator:
         self._remember(view)
         glimpse = episode.memory[-1].glimpse
         episode.solved_run = episode.solved_run + 1 if glimpse.solved else 0
-        if episode.solved_run >= self.settings.solved_frames and self.skill.settled(
-            [s.glimpse for s in episode.memory]
-        ):
-            episode.best_outcome = Outcome.SUCCESS
+        history = [s.glimpse for s in episode.memory]
+        if episode.solved_run >= self.settings.solved_frames and self.skill.settled(history):
+            episode.outcome, episode.branch_solved = Outcome.SUCCESS, True
             return self._branch_over("it looks solved")
         watched = len(episode.memory) - episode.watched_from
-        trouble = self.skill.failing([s.glimpse for s in episode.memory], watched)
+        trouble = self.skill.failing(history, watched)
         if trouble is None and watched >= self.settings.branch_frames:
             trouble = "time runs out"
         return () if trouble is None else self._failing(trouble)
@@ -415,7 +428,7 @@ class ScriptedOperator:
 
     def _end(self, cue: Cue, why: str) -> Sequence[Action]:
         self._go(cue)
-        return (EndEpisode(self._episode.best_outcome, why),)
+        return (EndEpisode(self._episode.outcome, why),)
 
     def _go(self, cue: Cue) -> None:
         self.phase = TABLE[(self.phase, cue)]

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 from hiwm_rig.contract import Rig
-from hiwm_rig.types import FloatArray, Image
+from hiwm_rig.types import FloatArray
 from hiwm_sim.ik import ArmKinematics, UnreachableError
 from hiwm_sim.motion import ToolMotion
 from hiwm_sim.tasks.push_t import geometry
 from hiwm_sim.tasks.push_t.config import PushTConfig
 from hiwm_sim.tasks.push_t.planner import Push, PushPlanner
+from hiwm_sim.tasks.push_t.vision import TVision
 
 from hiwm_teleop.skill import Correction, Glimpse, View, register_skill
-
-Measure = Callable[[Image, FloatArray | None], tuple[FloatArray, float]]
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,11 @@ class PushTSkill:
         rig: Rig,
         config: PushTConfig | None = None,
         judgement: Judgement | None = None,
-        measure: Measure | None = None,
     ) -> None:
-        """Args: rig: what is looked at and driven; config: of the task; judgement; measure: finds the T in an image."""
+        """Args: rig: what is looked at and driven; config: of the task; judgement: of rollouts."""
         self.config = config or PushTConfig()
         self.judgement = judgement or Judgement()
-        self._measure = measure or see_t
+        self._vision = TVision(rig, self.config, self.judgement.camera)
         self._period_s = rig.period_s
         self._planner = PushPlanner(self.config, rig.period_s)
         self._kinematics = ArmKinematics()
@@ -73,12 +71,14 @@ class PushTSkill:
     def look(self, view: View) -> Glimpse:
         """Find the T in the camera image."""
         joints = np.asarray(view.joints, dtype=np.float64)
-        pose, fit = self._measure(view.images[self.judgement.camera], self._last)
-        if fit < self.judgement.min_clarity or not np.isfinite(pose).all():
-            return Glimpse(np.nan, False, joints, np.zeros(0), float(fit))
-        self._last = np.asarray(pose, dtype=np.float64)
+        seen = self._vision.measure(view.images[self.judgement.camera], self._last)
+        if seen is None:
+            return Glimpse(np.nan, False, joints, np.zeros(0), 0.0)
+        if min(seen.fit, seen.visible) < self.judgement.min_clarity:
+            return Glimpse(np.nan, False, joints, np.zeros(0), seen.fit)
+        self._last = seen.pose
         solved = self._coverage(self._last) >= self.judgement.solved_coverage
-        return Glimpse(self._error(self._last), solved, joints, self._last, float(fit))
+        return Glimpse(self._error(self._last), solved, joints, self._last, seen.fit)
 
     def failing(self, history: Sequence[Glimpse], watched: int) -> str | None:
         """Standing still, no progress, or pushing the wrong way; see :class:`Judgement`."""
@@ -161,7 +161,7 @@ class PushCorrection:
         home: FloatArray,
         done: Callable[[Glimpse], bool],
     ) -> None:
-        """Args: config: of the task; motion: the hand; push: None to withdraw only; home: (3,) m; done: is it solved."""
+        """Args: config: of the task; motion: the hand; push: None to withdraw only; home: (3,) m; done: solved?"""
         self._config = config
         self._motion = motion
         self._push = push
@@ -207,11 +207,3 @@ class PushCorrection:
 
     def _fits(self) -> bool:
         return self._glimpse is not None and self._done(self._glimpse)
-
-
-def see_t(image: Image, initial: FloatArray | None) -> tuple[FloatArray, float]:
-    """Pose (x, y, yaw) of the T in the image, and how well it fits, 0..1."""
-    from hiwm_sim.tasks.push_t import vision
-
-    pose, fit = vision.measure(image, initial)
-    return np.asarray(pose, dtype=np.float64), float(fit)
