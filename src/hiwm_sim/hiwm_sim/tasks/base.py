@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 import mujoco
 import numpy as np
 import numpy.typing as npt
+from hiwm_rig.contract import Rig
+from hiwm_rig.probe import ObjectProbe
 
 from hiwm_sim.scene import SceneParts
 
@@ -67,6 +69,10 @@ class Task(ABC):
     @abstractmethod
     def reset_play(self, model: mujoco.MjModel, data: mujoco.MjData, rng: np.random.Generator) -> None:
         """Draw an initial state for play: wider than :meth:`reset`, and sometimes already solved."""
+
+    def probe(self, rig: Rig) -> ObjectProbe | None:
+        """What measures the task's object in this rig's pictures, for fidelity metrics; None where there is none."""
+        return None
 
 
 TASKS: dict[str, Callable[[], Task]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import mujoco
 import numpy as np
 import numpy.typing as npt
+from hiwm_rig.contract import Rig
 
 from hiwm_sim.motion import ToolMotion
 from hiwm_sim.rig import SimRig
@@ -15,6 +16,7 @@ from hiwm_sim.tasks.push_t.config import PushTConfig
 from hiwm_sim.tasks.push_t.demonstrator import Demonstrator
 from hiwm_sim.tasks.push_t.planner import PushPlanner
 from hiwm_sim.tasks.push_t.play import CENTRE, Play
+from hiwm_sim.tasks.push_t.probe import PushTProbe
 from hiwm_sim.tasks.push_t.scene import GOAL_HEIGHT, parts
 
 Array = npt.NDArray[np.float64]
@@ -33,6 +35,10 @@ class PushT(Task):
     def scene(self) -> SceneParts:
         """Block, goal and rod."""
         return parts(self.config)
+
+    def probe(self, rig: Rig) -> PushTProbe:
+        """Measures the T and the rod in the front camera's pictures."""
+        return PushTProbe(rig, self.config)
 
     @property
     def max_steps(self) -> int:
