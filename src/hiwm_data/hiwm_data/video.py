@@ -61,12 +61,12 @@ class VideoSink:
         self._frames = 0
         self._container: av.container.OutputContainer | None = None
         self._stream: av.VideoStream | None = None
-        self._path = root
+        self._bytes = 0
         self._reformatter = VideoReformatter()
 
     def add(self, frames: np.ndarray) -> VideoSpan:
         """Encode [T, H, W, 3] uint8 RGB and say where it lies."""
-        if self._container is None or self._path.stat().st_size > self._options.file_mb * 1e6:
+        if self._container is None or self._bytes > self._options.file_mb * 1e6:
             self._open_next()
         assert self._container is not None and self._stream is not None
         start = self._frames
@@ -77,7 +77,9 @@ class VideoSink:
             frame.time_base = 1 / self._rate
             if i == 0:
                 frame.pict_type = av.video.frame.PictureType.I
-            self._container.mux(self._stream.encode(frame))
+            packets = self._stream.encode(frame)
+            self._container.mux(packets)
+            self._bytes += sum(packet.size for packet in packets)
             self._frames += 1
         chunk, file = chunk_and_file(self._number)
         return VideoSpan(chunk, file, float(start / self._rate), float(self._frames / self._rate))
@@ -92,11 +94,11 @@ class VideoSink:
     def _open_next(self) -> None:
         self.close()
         self._number += 1
-        self._frames = 0
+        self._frames = self._bytes = 0
         chunk, file = chunk_and_file(self._number)
-        self._path = self._root / VIDEO_PATH.format(video_key=self._key, chunk_index=chunk, file_index=file)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        container = av.open(str(self._path), "w")
+        path = self._root / VIDEO_PATH.format(video_key=self._key, chunk_index=chunk, file_index=file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        container = av.open(str(path), "w")
         stream = container.add_stream("libx264", rate=self._rate)
         stream.height, stream.width = self._size
         stream.pix_fmt = "yuv420p"
