@@ -62,7 +62,7 @@ OPTIONS: tuple[Option, ...] = (
         ("wall", "lockstep"),
     ),
     Option("record", "", "directory to record a bag into (must not exist); empty: no recording"),
-    Option("playback", "", "bag or dataset whose leader motion is played back (operator:=playback)"),
+    Option("playback", "", "file with a recorded leader motion (operator:=playback)"),
     Option("episodes", "0", "episodes after which the scripted operator stops the graph; 0: until Ctrl-C"),
     Option("variation", "", "visual variation of the sim rig, for example distractors; empty: as trained"),
     Option("seed", "0", "seed of the initial states and of every random choice"),
@@ -175,14 +175,21 @@ def _leader(setup: _Setup) -> NodeSpec:
 
 def _playback(setup: _Setup) -> NodeSpec:
     source = setup.options["playback"]
-    if not Path(source).exists() or not source:
-        raise GraphError(f"operator:=playback needs playback:=BAG_OR_DATASET, got '{source}'")
+    if not Path(source).is_file():
+        raise GraphError(f"operator:=playback needs playback:=FILE (a recorded leader motion), got '{source}'")
     return NodeSpec(
         "hiwm_teleop", "leader_playback", "leader_playback", {**setup.common, "source": source}, on_exit="finish"
     )
 
 
 _OPERATORS = {"scripted": _scripted, "leader": _leader, "playback": _playback}
+
+
+def _checkpoints(nodes: Sequence[NodeSpec]) -> str:
+    """The models that run, for the bag's metadata: ``role=folder,role=folder``."""
+    roles = {"world": "model", "policy": "policy"}
+    found = {role: n.parameters[key] for n in nodes for role, key in roles.items() if key in n.parameters}
+    return ",".join(f"{role}={folder}" for role, folder in found.items())
 
 
 def build_graph(options: Mapping[str, str], root: Path) -> list[NodeSpec]:
@@ -200,9 +207,10 @@ def build_graph(options: Mapping[str, str], root: Path) -> list[NodeSpec]:
     if options["policy"] != "none":
         policy: dict[str, Value] = {"policy": setup.model("policy", "base"), "seed": setup.seed}
         nodes.append(NodeSpec("hiwm_policy", "policy", "policy", {**setup.common, **policy}))
-    nodes.append(NodeSpec("hiwm_teleop", "arbiter", "arbiter", dict(setup.common)))
+    first = "paused" if options["policy"] == "none" else "policy"
+    nodes.append(NodeSpec("hiwm_teleop", "arbiter", "arbiter", {**setup.common, "first_driver": first}))
     if options["record"]:
-        record: dict[str, Value] = {"output": options["record"]}
+        record: dict[str, Value] = {"output": options["record"], "checkpoints": _checkpoints(nodes)}
         nodes.append(NodeSpec("hiwm_data", "recorder", "recorder", {**setup.common, **record}))
     if options["operator"] != "none":
         nodes.append(_OPERATORS[options["operator"]](setup))

@@ -72,7 +72,10 @@ def test_parameter_and_layout_files_can_be_read():
 
 def test_the_executables_of_the_graph_are_those_of_the_packages(root, tmp_path):
     src = Path(__file__).resolve().parents[2]
-    (tmp_path / "bag").mkdir()
-    for words in (["operator:=scripted", "record:=x"], ["rig:=sim", "operator:=playback", f"playback:={tmp_path}/bag"]):
+    (tmp_path / "leader.json").touch()
+    for words in (
+        ["operator:=scripted", "record:=x"],
+        ["rig:=sim", "operator:=playback", f"playback:={tmp_path}/leader.json"],
+    ):
         for spec in build_graph(parse_assignments(words), root):
             assert f'"{spec.executable} = {spec.package}.' in (src / spec.package / "setup.py").read_text()
