@@ -69,6 +69,27 @@ COMMANDS: tuple[Command, ...] = (
         "what is in a bag or dataset",
         "hiwm data inspect data/push_t_demos",
     ),
+    Command(
+        ("data", "merge"),
+        "hiwm_data.commands",
+        "merge",
+        "several datasets as one",
+        "hiwm data merge a b --out c",
+    ),
+    Command(
+        ("data", "recover"),
+        "hiwm_data.commands",
+        "recover",
+        "a complete bag from one whose recorder was killed",
+        "hiwm data recover BAG --out BAG2",
+    ),
+    Command(
+        ("data", "import-droid"),
+        "hiwm_data.commands",
+        "import_droid",
+        "import DROID robot episodes",
+        "hiwm data import-droid DIR --out data/droid",
+    ),
     Command(("train", "world"), "hiwm_world_model.commands", "train", "train a world model", "hiwm train world --help"),
     Command(("train", "policy"), "hiwm_policy.commands", "train", "train a policy", "hiwm train policy --help"),
     Command(
