@@ -1,4 +1,4 @@
-"""The demo on real robot episodes: a small general world model, a recorded leader, rollback, branches, a bag, errors."""
+"""The demo on real robot episodes: a small general world model, a recorded leader, branches, a bag, errors."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from hiwm_bringup.probe import Probe
 from hiwm_bringup.processes import Supervisor, node_environment
 from hiwm_bringup.testing import unique_domain
 
+_BAR = "{l_bar}{bar}| {n:.0f}/{total} s {postfix}"
 _GRACE = 0.5
 """Share of the session's length that a running episode may go on for after it."""
 
