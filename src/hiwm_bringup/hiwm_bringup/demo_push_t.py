@@ -182,7 +182,7 @@ def _report(
         videos=_session_videos(out, data),
     )
     commands = Section("Run it again", code=f"./hiwm demo --seed {args.seed} --out {out}\n./hiwm up operator:=scripted")
-    lead = "A policy fails in a learned world and is corrected there; then it is post-trained and measured on the physics rig."
+    lead = "A policy fails in a learned world, is corrected there, post-trained, and measured on the physics rig."
     write_report(Report("Hi-WM on Push-T", lead, [comparison, loop, commands]), out)
 
 
