@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -133,6 +133,18 @@ def random_starts(spans: Sequence[Span], length: int, count: int, rng: np.random
     return starts[which] + drawn - np.concatenate([[0], places])[which]
 
 
+class CoverageSource(Protocol):
+    """Where the arm is in recorded frames; see :class:`hiwm_world_model.general.cover.CoverageCache`."""
+
+    def frames(self, rows: Rows) -> Tensor:
+        """uint8 [*rows.shape, cameras, 1, H, W]."""
+        ...
+
+    def windows(self, rows: Rows, corners: Rows, crop: int) -> Tensor:
+        """uint8 [B, T, cameras, 1, crop, crop]."""
+        ...
+
+
 class ClipSource:
     """Draws clips: a share of them where something moves that is not the arm."""
 
@@ -142,12 +154,17 @@ class ClipSource:
         self.first, self.last = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
         for span in self.spans:
             self.first[span.start : span.stop], self.last[span.start : span.stop] = span.start, span.stop - 1
+        self.places: Rows = np.zeros(0, np.int64)
         self.busy: Rows = np.zeros(0, np.int64)
         self.centres: Rows = np.zeros((0, len(recordings.cameras), 2), np.int64)
         self.weights = np.zeros(0)
 
-    def prefer(self, rows: Rows, motion: npt.NDArray[np.floating], centres: Rows) -> None:
-        """Rows from which something moves, how much, and where in each camera; drawn in proportion, outliers capped."""
+    def use(self, rows: Rows, motion: npt.NDArray[np.floating], centres: Rows) -> None:
+        """Draw clips around these rows only: how much moves from each on, and where in each camera.
+
+        Rows with more motion than the median are drawn in proportion to it, outliers capped; the others evenly.
+        """
+        self.places = rows
         keep = motion > max(1e-6, float(np.quantile(motion, 0.5)))
         cap = float(np.quantile(motion, 0.9)) if len(motion) else 1.0
         self.busy, self.centres = rows[keep], centres[keep]
@@ -156,10 +173,17 @@ class ClipSource:
 
     def draw(
         self, rng: np.random.Generator, count: int, burn_in: int, unroll: int, share: float, crop: int
-    ) -> dict[str, Tensor]:
-        """``count`` clips of burn_in + unroll periods; a ``share`` of them has motion in the unrolled part."""
+    ) -> tuple[Rows, Rows | None]:
+        """First rows of ``count`` clips of burn_in + unroll periods, and the corners of their windows.
+
+        A ``share`` of them has motion in the unrolled part; windows lie around the motion.
+        """
         length = burn_in + unroll
         rows = random_starts(self.spans, length, count, rng)
+        if len(self.places):
+            near = rng.choice(self.places, count)
+            first, last = self.first[near], self.last[near]
+            rows = np.where(last - first >= length, np.clip(near, first, last - length), rows)
         height, width = self.recordings.size
         shape = (count, len(self.recordings.cameras))
         centres = np.stack([rng.integers(0, height, shape), rng.integers(0, width, shape)], -1)
@@ -178,10 +202,16 @@ class ClipSource:
             limit = np.array([height - crop, width - crop])
             corners = np.clip((centres - crop // 2 + LATENT_STRIDE // 2) // LATENT_STRIDE * LATENT_STRIDE, 0, limit)
             corners = corners // LATENT_STRIDE * LATENT_STRIDE
-        return self.clip(rows, burn_in, unroll, corners, crop)
+        return rows, corners
 
     def clip(
-        self, rows: Rows, burn_in: int, unroll: int, corners: Rows | None = None, crop: int = 0
+        self,
+        rows: Rows,
+        burn_in: int,
+        unroll: int,
+        corners: Rows | None = None,
+        crop: int = 0,
+        cover: CoverageSource | None = None,
     ) -> dict[str, Tensor]:
         """Tensors of clips that start at ``rows``.
 
@@ -190,16 +220,20 @@ class ClipSource:
             ``targets`` uint8 [B, unroll, cameras, 3, h, w]: the frames after the burn-in;
             ``joints`` [B, burn_in + unroll + 2, D], from the frame before the start;
             ``actions`` [B, burn_in + unroll, D];
-            ``corners`` [B, cameras, 2] top and left, where the frames are windows of ``crop`` pixels.
+            ``corners`` [B, cameras, 2] top and left, where the frames are windows of ``crop`` pixels;
+            ``coverage`` uint8 [B, burn_in + unroll + 2, cameras, 1, h, w], where there is an arm layer.
         """
         source, length = self.recordings, burn_in + unroll
         before = np.maximum(rows - 1, self.first[rows])
         times = rows[:, None] + np.arange(length + 1)
-        joints = np.concatenate([source.joints[before][:, None], source.joints[times]], 1)
+        moments = np.concatenate([before[:, None], times], 1)
         tensors = {
             "first": source.frames(np.stack([before, rows], 1), corners, crop),
             "targets": source.frames(times[:, burn_in + 1 :], corners, crop),
-            "joints": torch.from_numpy(joints.astype(np.float32)),
+            "joints": torch.from_numpy(source.joints[moments].astype(np.float32)),
             "actions": torch.from_numpy(source.actions[times[:, :-1]].astype(np.float32)),
         }
+        if cover is not None:
+            whole = corners is None
+            tensors["coverage"] = cover.frames(moments) if whole else cover.windows(moments, corners, crop)
         return tensors if corners is None else {**tensors, "corners": torch.from_numpy(corners)}

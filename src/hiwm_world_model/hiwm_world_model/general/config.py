@@ -27,8 +27,8 @@ class GeneralConfig(BaseModel):
     height: int = Field(default=128, gt=0, description="working resolution, pixels; a multiple of 8")
     width: int = Field(default=128, gt=0)
     latent: int = Field(default=8, ge=1, description="channels of the recurrent latent")
-    channels: int = Field(default=80, ge=8, description="width of the predictor")
-    blocks: int = Field(default=3, ge=1)
+    channels: int = Field(default=64, ge=8, description="width of the predictor")
+    blocks: int = Field(default=2, ge=1)
     embedding: int = Field(default=64, ge=4)
     arm_layer: bool = Field(default=True, description="draw the arm from the joints: fixed cameras in one scene only")
     arm_channels: int = Field(default=32, ge=8, description="width of the arm renderer")
@@ -48,14 +48,19 @@ class TrainingConfig(BaseModel):
     """How the networks are trained; every key can be overridden from the command line."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    start_from: str = Field(
+        default="",
+        description="model or run directory of this rig whose joint predictor and arm renderer are taken over",
+    )
     minutes: float = Field(default=18.0, gt=0, description="wall time of all stages together, found by timing steps")
     joint_share: float = Field(default=0.03, ge=0, lt=1, description="share of the time for the joint predictor")
     arm_share: float = Field(default=0.2, ge=0, lt=1, description="share for the arm renderer, where there is one")
     success_share: float = Field(default=0.05, ge=0, lt=1, description="share for the success head, where labels exist")
     crop: int = Field(default=64, ge=0, description="pixels of the square training windows; 0: whole frames")
-    batch: int = Field(default=24, ge=1, description="clips per step; one clip has every camera")
+    batch: int = Field(default=12, ge=1, description="clips per step; one clip has every camera")
     unroll: int = Field(default=8, ge=1, description="longest rollout with gradients, periods")
-    burn_in: int = Field(default=10, ge=0, description="longest rollout before it, without gradients")
+    burn_in: int = Field(default=8, ge=0, description="longest rollout before it, without gradients")
+    windows_per_minute: float = Field(default=60.0, gt=0, description="places in the data that clips are drawn from")
     contact_share: float = Field(default=0.7, ge=0, le=1, description="share of clips that start where something moves")
     motion_weight: float = Field(default=8.0, ge=0, description="extra weight where the picture changes")
     learning_rate: float = Field(default=1.5e-3, gt=0)

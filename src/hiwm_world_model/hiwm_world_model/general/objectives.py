@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hiwm_world_model.general.colour import from_bytes, to_planes
 from hiwm_world_model.general.config import GeneralConfig
-from hiwm_world_model.general.network import Change, Picture, Scene, window
+from hiwm_world_model.general.network import Change, Picture, Scene
 from hiwm_world_model.general.worlds import GeneralNets, grow
 from hiwm_world_model.nets import ArmRenderer, JointPredictor
 from hiwm_world_model.nets.fit import Batch, Objective
@@ -78,7 +78,9 @@ class DynamicsObjective(Objective):
     def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """A clip as :meth:`ClipSource.clip` makes it."""
         joints, actions, corners = batch["joints"], batch["actions"], _corners(batch)
-        coverage = self._coverage(batch, joints[:, 1:])
+        coverage = None
+        if "coverage" in batch:
+            coverage = list(from_bytes(batch["coverage"]).transpose(0, 1).flatten(1, 2))  # from before the start on
         scene, burn_in = self._begin(batch, coverage), actions.shape[1] - batch["targets"].shape[1]
         first = scene.canvas.detach()
         total: dict[str, Tensor] = {}
@@ -87,31 +89,19 @@ class DynamicsObjective(Objective):
                 change = self._advance(scene, joints, actions, coverage, k, corners)
             scene = change.scene if k >= burn_in else change.scene.detach()
             if k >= burn_in:
-                hidden = None if coverage is None else coverage[k + 1]
+                hidden = None if coverage is None else coverage[k + 2]
                 target = Picture(*to_planes(from_bytes(batch["targets"][:, k - burn_in].flatten(0, 1))))
                 for key, value in self._errors(change, first, target, hidden, corners).items():
                     total[key] = total.get(key, torch.zeros_like(value)) + value / batch["targets"].shape[1]
         return total
 
-    @torch.no_grad()
-    def _coverage(self, batch: Batch, joints: Tensor) -> list[Tensor] | None:
-        """Arm coverage [B x cameras, 1, h, w] at each time of joints [B, T, D]; None without an arm layer."""
-        nets = self.frozen[0].to(joints.device)
-        if not nets.config.arm_layer:
-            return None
-        _, covered = nets.draw_arms(joints.transpose(0, 1).flatten(0, 1))
-        size = (int(batch["first"].shape[-2]), int(batch["first"].shape[-1]))
-        return [window(c, _corners(batch), size) for c in covered.unflatten(0, (joints.shape[1], -1))]
-
     def _begin(self, batch: Batch, coverage: list[Tensor] | None) -> Scene:
-        nets = self.frozen[0]
+        nets = self.frozen[0].to(batch["joints"].device)
         frames = from_bytes(batch["first"]).transpose(0, 1).flatten(1, 2)
         if coverage is None:
             pictures = [Picture(*to_planes(f)) for f in frames]
         else:
-            before = self._coverage(batch, batch["joints"][:, :1])
-            assert before is not None
-            pictures = [nets.uncover(f, c, _corners(batch)) for f, c in zip(frames, (before[0], coverage[0]))]
+            pictures = [nets.uncover(f, c, _corners(batch)) for f, c in zip(frames, coverage)]
         return self.dynamics.start(pictures[1], pictures[0])
 
     def _advance(
@@ -125,7 +115,7 @@ class DynamicsObjective(Objective):
     ) -> Change:
         nets = self.frozen[0]
         moves = nets.moves(joints[:, k], joints[:, k + 1], joints[:, k + 2], actions[:, k])
-        pair = None if coverage is None else torch.cat([coverage[k], coverage[k + 1]], 1)
+        pair = None if coverage is None else torch.cat([coverage[k + 1], coverage[k + 2]], 1)
         return self.dynamics(scene, moves, nets.camera_index(joints.shape[0], joints.device), pair, corners)
 
     def _errors(

@@ -16,20 +16,24 @@ import numpy as np
 import numpy.typing as npt
 from hiwm_data.dataset import ACTION, STATE, Dataset, DatasetError
 from hiwm_data.droid import import_droid
-from hiwm_rig.contract import load_rig
+from hiwm_rig.contract import Rig, load_rig
 
-from hiwm_world_model.general.open_loop import held_out, make_windows, open_loop
+from hiwm_world_model.evaluate import Options, evaluate_world, markdown
+from hiwm_world_model.general.card import CARD_FILE, card
 from hiwm_world_model.general.training import train
-from hiwm_world_model.interface import ModelError, TrainOptions, WorldModel, write_aside
+from hiwm_world_model.interface import ModelError, TrainOptions, write_aside
 from hiwm_world_model.library import StartLibrary
 from hiwm_world_model.registry import load_world_model
+from hiwm_world_model.rollouts import held_out
+from hiwm_world_model.trust import collect_samples, fit
 
 log = logging.getLogger(__name__)
 
 DATASET_DIR, MODEL_DIR = "dataset", "model"
 EVALUATION_FILE, LEADER_FILE = "evaluation.json", "leader.json"
 HORIZONS = (1, 5, 10, 30)
-EVALUATION_WINDOWS = 40
+TRUST_HORIZON = 30
+OPTIONS = Options(horizons=HORIZONS, stride=6, max_windows=40)
 
 
 @dataclass(frozen=True)
@@ -38,49 +42,28 @@ class LeaderMotion:
 
     Attributes:
         joint_names: in the rig's order.
-        period_s: seconds between rows.
-        positions: [T, D] recorded joint targets, rad or m (the unit of the rig file).
-        measured: [T, D] where the follower was at the same times.
+        rate_hz: rows per second.
+        positions: [T, D] recorded joint targets, rad or m (the unit of the rig file), within the rig's limits.
         start: index in the start library of the real frame at which the motion begins; also the reset seed.
         episode: index in the dataset.
     """
 
     joint_names: tuple[str, ...]
-    period_s: float
+    rate_hz: float
     positions: npt.NDArray[np.float32]
-    measured: npt.NDArray[np.float32]
     start: int
     episode: int
 
     def save(self, path: Path) -> None:
-        """Write as JSON."""
+        """Write as JSON; the leader playback of ``hiwm_teleop`` reads the first three keys."""
         values = {
             "joint_names": list(self.joint_names),
-            "period_s": self.period_s,
+            "rate_hz": self.rate_hz,
             "positions": self.positions.astype(float).round(6).tolist(),
-            "measured": self.measured.astype(float).round(6).tolist(),
             "start": self.start,
             "episode": self.episode,
         }
         write_aside(path, (json.dumps(values) + "\n").encode())
-
-    @classmethod
-    def load(cls, path: str | Path) -> LeaderMotion:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            ModelError: naming the file and what was expected.
-        """
-        try:
-            raw = json.loads(Path(path).read_text(encoding="utf-8"))
-            rows = [np.asarray(raw[k], np.float32) for k in ("positions", "measured")]
-            names = tuple(str(n) for n in raw["joint_names"])
-            motion = cls(names, float(raw["period_s"]), rows[0], rows[1], int(raw["start"]), int(raw["episode"]))
-        except (OSError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"{path}: not a recorded leader motion ({error})") from error
-        if motion.positions.ndim != 2 or motion.positions.shape[1] != len(names):
-            raise ModelError(f"{path}: expected positions [T, {len(names)}], got {motion.positions.shape}")
-        return motion
 
 
 @dataclass(frozen=True)
@@ -91,7 +74,8 @@ class Preparation:
         dataset: the episodes it was made from.
         model: model directory with weights, card and start library: the ``model`` parameter of the world rig node.
         leader: the recorded motion (:class:`LeaderMotion`), in JSON.
-        evaluation: open-loop errors on the held-out split by horizon (:func:`open_loop`), and the training's time.
+        evaluation: what :func:`hiwm_world_model.evaluate.evaluate_world` says of the held-out split: the model's errors
+            beside those of the repeated last frame, by horizon; and ``train_seconds``.
     """
 
     dataset: Path
@@ -159,51 +143,36 @@ def prepare_world(
     overrides = {} if minutes is None else {"minutes": str(minutes)}
     train(TrainOptions(data=(dataset,), out=directory, rig=rig, seed=seed, device=device, overrides=overrides))
     seconds = time.monotonic() - began
-    model, recorded = load_world_model(directory), Dataset(dataset)
-    cameras = tuple(c.name for c in model.spec.cameras)
-    held_out(recorded)
-    library = StartLibrary.from_dataset(recorded, cameras, split="val")
+    recorded = Dataset(dataset)
+    held_out(recorded)  # before anything is written from it: a dataset without the split has nothing to start from
+    model = load_world_model(directory, device)
+    library = StartLibrary.from_dataset(recorded, tuple(c.name for c in model.spec.cameras), split="val")
     library.save(directory)
-    leader = leader_motion(recorded, library, load_rig(rig).joint_names)
-    leader.save(out / LEADER_FILE)
-    evaluation = evaluate_open_loop(model, recorded, seed)
+    leader_motion(recorded, library, load_rig(rig)).save(out / LEADER_FILE)
+    try:
+        model.trust_head = fit(collect_samples(model, recorded, horizon=TRUST_HORIZON))
+        model.trust_head.save(directory)
+    except ModelError as error:
+        log.warning("no trust head: %s", error)
+    evaluation = evaluate_world(model, dataset, OPTIONS)
     evaluation["train_seconds"] = round(seconds, 1)
     write_aside(out / EVALUATION_FILE, (json.dumps(evaluation, indent=2) + "\n").encode())
+    write_aside(directory / CARD_FILE, card(directory, markdown(evaluation)).encode())
     return Preparation(dataset, directory, out / LEADER_FILE, evaluation)
 
 
-def evaluate_open_loop(model: WorldModel, dataset: Dataset, seed: int = 0) -> dict[str, Any]:
-    """Open-loop errors on the held-out split at 1, 5, 10 and 30 periods, beside the repeated last frame."""
-    windows = make_windows(held_out(dataset), max(HORIZONS), EVALUATION_WINDOWS, seed)
-    return {"windows": len(windows), "seed": seed, "horizons": open_loop(model, dataset, windows, HORIZONS)}
-
-
-def leader_motion(dataset: Dataset, library: StartLibrary, joint_names: tuple[str, ...]) -> LeaderMotion:
+def leader_motion(dataset: Dataset, library: StartLibrary, rig: Rig) -> LeaderMotion:
     """The recorded motion of the start that moves most, from its first frame on.
 
     Raises:
         DatasetError: if the dataset has other joints.
     """
     states, actions = dataset.column(STATE), dataset.column(ACTION)
-    if states.shape[1] != len(joint_names):
-        raise DatasetError(f"{dataset.root}: {states.shape[1]} joints, the rig has {len(joint_names)}")
+    if states.shape[1] != len(rig.joints):
+        raise DatasetError(f"{dataset.root}: {states.shape[1]} joints, rig '{rig.name}' has {len(rig.joints)}")
     rows = [dataset.episode_slice(int(i)) for i in library.episodes]
     travel = [float(np.abs(np.diff(states[r], axis=0)).sum()) for r in rows]
     best = int(np.argmax(travel))
-    chosen = rows[best]
-    return LeaderMotion(
-        joint_names, 1 / dataset.fps, actions[chosen], states[chosen], best, int(library.episodes[best])
-    )
-
-
-def describe(evaluation: dict[str, Any]) -> str:
-    """The open-loop errors as a Markdown table, the model's beside those of the repeated frame."""
-    lines = [
-        "| periods | windows | MSE model | MSE repeat | changed MAE model | repeat | model closer |",
-        "|--" * 7 + "|",
-    ]
-    for horizon, row in evaluation["horizons"].items():
-        mse, changed = row["mse"], row["changed_mae"]
-        cells = [horizon, row["windows"], mse["model"], mse["repeat"], changed["model"], changed["repeat"]]
-        lines.append("| " + " | ".join(str(c) for c in cells) + f" | {row['closer']:.0%} |")
-    return "\n".join(lines)
+    lower, upper = (np.array([getattr(j, k) for j in rig.joints], np.float32) for k in ("lower", "upper"))
+    positions = np.clip(actions[rows[best]], lower, upper)
+    return LeaderMotion(rig.joint_names, dataset.fps, positions, best, int(library.episodes[best]))

@@ -22,9 +22,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from hiwm_world_model.general.borrow import Borrowed, borrow
 from hiwm_world_model.general.clips import ClipSource, Recordings, random_starts
 from hiwm_world_model.general.colour import from_bytes, to_planes
 from hiwm_world_model.general.config import PRESETS, GeneralConfig, TrainingConfig
+from hiwm_world_model.general.cover import CoverageCache
 from hiwm_world_model.general.model import GeneralWorldModel
 from hiwm_world_model.general.objectives import (
     CHANGED,
@@ -37,7 +39,7 @@ from hiwm_world_model.general.objectives import (
 from hiwm_world_model.general.worlds import GeneralNets, grow
 from hiwm_world_model.interface import CameraSpec, ModelError, ModelSpec, TrainOptions, write_aside
 from hiwm_world_model.nets import FitOptions, Objective, fit
-from hiwm_world_model.nets.fit import Sampler
+from hiwm_world_model.nets.fit import Sampler, make_accelerator
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ JOINT_BATCH, JOINT_UNROLL = 128, 8
 ARM_BATCH, SUCCESS_BATCH = 24, 32
 MEDIAN_FRAMES = 192
 TIMED_AT = (0.02, 0.3, 0.55, 0.7, 0.85, 1.0)  # points of a stage's schedule at which its steps are timed
-PLAN_FILE = "plan.json"
+PLAN_FILE, SETTINGS_FILE = "plan.json", "settings.json"
 
 
 def make_spec(rig: Rig) -> ModelSpec:
@@ -104,10 +106,17 @@ class Trainer:
         self, options: TrainOptions, spec: ModelSpec, network: GeneralConfig, training: TrainingConfig
     ) -> None:
         self.options, self.spec, self.settings = options, spec, training
+        self.borrowed = self._borrow()
+        if self.borrowed is not None:
+            network = network.model_copy(update={"arm_channels": self.borrowed.arm_channels})
         self.work = options.out / "training"
-        if not options.resume:
-            shutil.rmtree(self.work, ignore_errors=True)
-        self.work.mkdir(parents=True, exist_ok=True)
+        self.accelerator = make_accelerator(options.device)
+        if self.accelerator.is_main_process:
+            if not options.resume:
+                shutil.rmtree(self.work, ignore_errors=True)
+            self.work.mkdir(parents=True, exist_ok=True)
+            self._check_settings(network)
+        self.accelerator.wait_for_everyone()
         torch.manual_seed(options.seed)
         self.model = GeneralWorldModel(spec, network)
         self.nets: GeneralNets = self.model.nets
@@ -115,6 +124,7 @@ class Trainer:
         self.data = Recordings(options.data, [c.name for c in spec.cameras], size)
         self.train_spans = self.data.of("train")
         self.source = ClipSource(self.data, self.train_spans)
+        self.cover: CoverageCache | None = None
         self.unroll = min(training.unroll, max(1, max(s.length for s in self.train_spans) - 2))
 
     def run(self) -> GeneralWorldModel:
@@ -130,9 +140,34 @@ class Trainer:
                 tensor.copy_(tensor.half().float())  # as it will be saved
         return self.model
 
+    def _check_settings(self, network: GeneralConfig) -> None:
+        """Remember the settings of this run, or refuse to continue a run that had others."""
+        path = self.work / SETTINGS_FILE
+        settings = {"spec": self.spec.model_dump(mode="json"), "network": network.model_dump(mode="json")}
+        settings["training"] = self.settings.model_dump(mode="json")
+        text = json.dumps({**settings, "seed": self.options.seed}, indent=2)
+        if not path.exists():
+            write_aside(path, text.encode())
+        elif path.read_text() != text:
+            raise ModelError(
+                f"{path}: an unfinished or finished run with other settings; give another directory or do not resume"
+            )
+
+    def _borrow(self) -> Borrowed | None:
+        if not self.settings.start_from:
+            return None
+        if len(self.spec.cameras) != 1:
+            raise ModelError(
+                f"start_from: only for rigs with one camera, '{self.spec.rig}' has {len(self.spec.cameras)}"
+            )
+        return borrow(self.settings.start_from)
+
     # --- stages ----------------------------------------------------------------------------------------------------
-    def joint_stage(self, left: float) -> Stage:
-        """The joint predictor, on its own rollouts."""
+    def joint_stage(self, left: float) -> Stage | None:
+        """The joint predictor, on its own rollouts; None where it is taken over."""
+        if self.borrowed is not None:
+            self.nets.joints.load_state_dict(self.borrowed.joints)
+            return None
         data = self.data
         train = np.concatenate([data.joints[s.start : s.stop] for s in self.train_spans])
         self.nets.joints.fit_normalisation(torch.from_numpy(train))
@@ -146,12 +181,15 @@ class Trainer:
         return Stage("joints", JointObjective(self.nets.joints), sample, self.settings.joint_share)
 
     def arm_stage(self, left: float) -> Stage | None:
-        """The arm renderers; None without an arm layer."""
+        """The arm renderers; None without an arm layer, or where it is taken over."""
         rng = np.random.default_rng([self.options.seed, 1])
         rows = np.sort(random_starts(self.train_spans, 0, MEDIAN_FRAMES, rng))
         frames = self.data.frames(rows)
         self._set_base(frames)
         if not self.nets.config.arm_layer:
+            return None
+        if self.borrowed is not None:
+            self.nets.arms[0].load_state_dict(self.borrowed.arm)
             return None
         set_backgrounds(self.nets.arms, frames, torch.from_numpy(self.data.joints[rows]))
 
@@ -171,6 +209,7 @@ class Trainer:
 
     def dynamics_stage(self, left: float) -> Stage:
         """The picture dynamics, on their own rollouts: short ones first."""
+        self.cover = CoverageCache(self.nets, self.data) if self.nets.config.arm_layer else None
         self._find_motion()
         settings = self.settings
 
@@ -178,7 +217,9 @@ class Trainer:
             unroll = max(1, min(self.unroll, round(self.unroll * progress * 2)))
             room = min(settings.burn_in, max(s.length for s in self.train_spans) - 2 - unroll)
             burn_in = int(rng.integers(0, 1 + max(0, round(room * min(1.0, max(0.0, 2 * progress - 0.8))))))
-            return self.source.draw(rng, settings.batch, burn_in, unroll, settings.contact_share, settings.crop)
+            share, crop = settings.contact_share, settings.crop
+            rows, corners = self.source.draw(rng, settings.batch, burn_in, unroll, share, crop)
+            return self.source.clip(rows, burn_in, unroll, corners, crop, self.cover)
 
         objective = DynamicsObjective(self.nets, settings.motion_weight, settings.learning_rate)
         labelled = self.data.success is not None and 0 < self.data.success.mean() < 1
@@ -211,20 +252,20 @@ class Trainer:
         """Score random places by how much the picture changes outside the arm within one rollout."""
         rng = np.random.default_rng([self.options.seed, 2])
         horizon = max(1, self.unroll - 1)
-        count = 64 if self.options.smoke else min(int(600 * self.settings.minutes), 2 * len(self.data.joints))
+        wanted = int(self.settings.windows_per_minute * self.settings.minutes)
+        count = 16 if self.options.smoke else min(max(wanted, 64), len(self.data.joints))
         rows = np.unique(random_starts(self.train_spans, horizon, count, rng))
         scores, centres = [], []
         for part in tqdm(np.array_split(rows, max(1, len(rows) // 64)), desc="looking for motion", mininterval=2.0):
             both = np.stack([part, part + horizon], 1)
             frames = from_bytes(self.data.frames(both))
             changed = ((frames[:, 1] - frames[:, 0]).abs().amax(2) > CHANGED).float()
-            if self.nets.config.arm_layer:
-                for k in range(2):
-                    _, covered = self.nets.draw_arms(torch.from_numpy(self.data.joints[both[:, k]]))
-                    changed = changed * (1 - grow(covered)).view_as(changed)
+            if self.cover is not None:
+                hidden = from_bytes(self.cover.frames(both)).amax(1).flatten(0, 1)
+                changed = changed * (1 - grow(hidden)).view_as(changed)
             scores.append(changed.mean((1, 2, 3)).numpy())
             centres.append(_centres(changed))
-        self.source.prefer(rows, np.concatenate(scores), np.concatenate(centres))
+        self.source.use(rows, np.concatenate(scores), np.concatenate(centres))
 
     # --- running a stage -------------------------------------------------------------------------------------------
     def fit(self, stage: Stage) -> None:
@@ -234,21 +275,25 @@ class Trainer:
             self.nets.load_state_dict(load_file(result))
             return
         began = time.monotonic()
+        checkpoint = self.work / f"{stage.name}.checkpoint.safetensors"
         options = FitOptions(
             name=stage.name,
             steps=self._steps(stage),
             seed=self.options.seed,
             device=self.options.device,
             precision="bf16",
-            checkpoint=self.work / f"{stage.name}.checkpoint.safetensors",
+            checkpoint=checkpoint,
             log_dir=self.options.out / "tensorboard",
         )
-        fit(stage.objective, stage.sample, options)
+        fit(stage.objective, stage.sample, options, self.accelerator)
         self.nets.cpu().eval()
         log.info("%s: %d steps in %.0f s", stage.name, options.steps, time.monotonic() - began)
-        partial = result.with_suffix(".tmp")
-        save_file({k: v.contiguous() for k, v in self.nets.state_dict().items()}, partial)
-        partial.replace(result)
+        if self.accelerator.is_main_process:
+            partial = result.with_suffix(".tmp")
+            save_file({k: v.contiguous() for k, v in self.nets.state_dict().items()}, partial)
+            partial.replace(result)
+            checkpoint.unlink(missing_ok=True)
+        self.accelerator.wait_for_everyone()
 
     def _steps(self, stage: Stage) -> int:
         """Steps that fit into the stage's time; written down, so that a resumed run takes as many."""
@@ -258,11 +303,12 @@ class Trainer:
             return self.settings.steps
         path = self.work / PLAN_FILE
         plan: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
-        if stage.name not in plan:
+        if stage.name not in plan and self.accelerator.is_main_process:
             seconds = self.settings.minutes * 60 * stage.share
             plan[stage.name] = max(20, int(seconds / time_step(stage, self.options)))
             write_aside(path, json.dumps(plan).encode())
-        return plan[stage.name]
+        self.accelerator.wait_for_everyone()
+        return int(json.loads(path.read_text())[stage.name])
 
 
 def _centres(changed: Tensor) -> np.ndarray:
@@ -279,9 +325,10 @@ def _centres(changed: Tensor) -> np.ndarray:
 def time_step(stage: Stage, options: TrainOptions) -> float:
     """Mean seconds of one step over the stage's schedule, measured on a copy."""
     objective = copy.deepcopy(stage.objective).to(options.device)
-    rng = np.random.default_rng(options.seed)
     times = []
-    for progress in (1.0, *TIMED_AT):  # the first one warms up
+    for index, progress in enumerate((1.0, *TIMED_AT)):  # the first one warms up
+        stage.sample(np.random.default_rng([options.seed, index]), progress)  # what is read once and kept is no step
+        rng = np.random.default_rng([options.seed, index])
         began = time.monotonic()
         batch = {k: v.to(options.device) for k, v in stage.sample(rng, progress).items()}
         with torch.autocast(torch.device(options.device).type, torch.bfloat16, enabled=objective.autocast):
@@ -304,8 +351,14 @@ def train(options: TrainOptions) -> GeneralWorldModel:
     began = time.monotonic()
     trainer = Trainer(options, make_spec(rig), network, training)
     model = trainer.run()
+    if not trainer.accelerator.is_main_process:
+        return model
     model.save(options.out)
+    changed = " ".join(f"{k}={v}" for k, v in options.overrides.items())
+    sets = f" --set {changed}" if changed else ""
+    data = " ".join(str(d) for d in options.data)
     facts = {
+        "command": f"./hiwm train world --model general --rig {options.rig} --data {data} --out {options.out}{sets}",
         "data": [str(d) for d in options.data],
         "seed": options.seed,
         "training": training.model_dump(),
