@@ -48,6 +48,8 @@ class ReplayNode(Node):
         self._start_ns = summary.start_ns
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.published = 0
+        # Discovery takes a moment: what is published before it is lost.
+        self._wait_until_ns = self._steady.now().nanoseconds + round(1e9 * self._wait_s())
         self._begin()
         self.create_timer(_TICK_S, self._publish_due, clock=self._steady)
 
@@ -59,12 +61,24 @@ class ReplayNode(Node):
             publishers[topic] = self.create_publisher(message_class(kind), topic, topic_qos(spec))
         return publishers
 
+    def _wait_s(self) -> float:
+        return float(self.declare_parameter("wait_s", 1.0).value)
+
+    def _waiting(self) -> bool:
+        """Until every topic has a subscriber, for at most the parameter ``wait_s``."""
+        if self.published or self._steady.now().nanoseconds >= self._wait_until_ns:
+            return False
+        return any(p.get_subscription_count() == 0 for p in self._out.values())
+
     def _begin(self) -> None:
         self._messages: Iterator[BagMessage] = self._bag.messages(self._topics)
         self._next = next(self._messages, None)
         self._began_ns = self._steady.now().nanoseconds
 
     def _publish_due(self) -> None:
+        if self._waiting():
+            self._began_ns = self._steady.now().nanoseconds
+            return
         elapsed = (self._steady.now().nanoseconds - self._began_ns) * self.rate
         while self._next is not None and self._next.log_ns - self._start_ns <= elapsed:
             self._out[self._next.topic].publish(self._next.data)
