@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+from shapely.geometry import Polygon
 
 from hiwm_sim.tasks.push_t.config import TShape
 
@@ -15,11 +15,6 @@ def boxes(shape: TShape) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Centre and half size (2,) of the bar and of the stem, in the frame of the T."""
     u = shape.unit
     return (np.zeros(2), np.array([2 * u, u / 2])), (np.array([0.0, -2 * u]), np.array([u / 2, 1.5 * u]))
-
-
-def area(shape: TShape) -> float:
-    """Area of the T, m^2."""
-    return 7 * shape.unit**2
 
 
 def outline(shape: TShape) -> Array:
@@ -45,16 +40,9 @@ def transform(pose: npt.ArrayLike, points: npt.ArrayLike) -> Array:
 
 def coverage(pose: npt.ArrayLike, goal: npt.ArrayLike, shape: TShape) -> float:
     """Fraction of the goal T that a T at ``pose`` covers."""
-    total = 0.0
-    signs = np.array([[1, 1], [-1, 1], [-1, -1], [1, -1]])
-    for centre_a, half_a in boxes(shape):
-        a = transform(pose, centre_a + signs * half_a)
-        for centre_b, half_b in boxes(shape):
-            b = transform(goal, centre_b + signs * half_b)
-            # In millimetres: OpenCV computes in float32 and drops slivers below its own tolerance.
-            shared, _ = cv2.intersectConvexConvex((a * 1e3).astype(np.float32), (b * 1e3).astype(np.float32))
-            total += float(shared) * 1e-6
-    return min(1.0, total / area(shape))
+    corners = outline(shape)
+    block, wanted = Polygon(transform(pose, corners)), Polygon(transform(goal, corners))
+    return float(block.intersection(wanted).area / wanted.area)
 
 
 def corner_error(pose: npt.ArrayLike, goal: npt.ArrayLike, shape: TShape) -> Array:
