@@ -20,7 +20,7 @@ class Sizes(_Frozen):
 
     @property
     def crop_half(self) -> int:
-        """Half the side of the encoder's crop; a multiple of 4 because the encoder halves it twice."""
+        """Half the side of the encoder's crop; a multiple of 4 because the encoder divides the side by 8."""
         return 4 * math.ceil(1.4 * self.radius / 4)
 
     @property
@@ -45,13 +45,13 @@ class TrainSettings(_Frozen):
     """Length of the stages at budget 1 and batch sizes."""
 
     joint_steps: int = 4000
-    arm_steps: int = 1000
-    encoder_steps: int = 1200
-    render_steps: int = 2000
+    arm_steps: int = 800
+    encoder_steps: int = 1000
+    render_steps: int = 1600
     dynamics_steps: int = 2500
     success_steps: int = 1500
-    image_batch: int = 24
-    encoder_batch: int = 64
+    image_batch: int = 16
+    encoder_batch: int = 48
     dynamics_batch: int = 128  # per ensemble member
     discovery_frames: int = 6000
     pose_frames: int = 60000

@@ -73,9 +73,13 @@ class PoseDynamics(nn.Module):
         waves = [f(p * w) for p in (b, a) for f in (torch.sin, torch.cos) for w in TOOL_FREQUENCIES]
         place = torch.stack([pose[..., 0] * 0.5, pose[..., 1] * 0.5, cosine, sine], -1)
         h = torch.cat([a, b, (b - a) * 4, *waves, before, (after - before) * 8, place], -1)
-        for layer in self.layers[:-1]:
-            h = F.silu(layer(h))
-        out = self.layers[-1](h)
+        h = F.silu(self.layers[0](h))
+        # The wide layers take most of the time; their rounding is far below the noise of the poses. The first and
+        # the last one see coordinates and stay exact, and so does everything outside training.
+        with torch.autocast(h.device.type, torch.bfloat16, enabled=self.training):
+            for layer in self.layers[1:-1]:
+                h = F.silu(layer(h))
+        out = self.layers[-1](h.float())
         d = out[..., :3] * torch.sigmoid(out[..., 3:] * 2) * MAX_STEP
         return torch.stack(
             [

@@ -18,15 +18,18 @@ def locate(inputs: Tensor, sizes: Sizes) -> Tensor:
     mask = (inputs[:, :3].abs().amax(1, keepdim=True) > sizes.residual_threshold * RESIDUAL_GAIN * 0.85).float()
     mask = (F.avg_pool2d(mask, 3, 1, 1) > 0.6).float()
     window = 2 * int(sizes.radius * 0.45) + 1
-    peak = F.avg_pool2d(mask, window, 1, window // 2).flatten(1).argmax(1)
+    # One axis after the other: a square window of this size is ten times slower.
+    density = F.avg_pool2d(mask, (1, window), 1, (0, window // 2))
+    peak = F.avg_pool2d(density, (window, 1), 1, (window // 2, 0)).flatten(1).argmax(1)
     centre = torch.stack([peak % width, peak // width], 1).float() + 0.5
     x = torch.arange(width, device=inputs.device)[None, None, :] + 0.5
     y = torch.arange(height, device=inputs.device)[None, :, None] + 0.5
     for _ in range(3):
         near = (x - centre[:, 0, None, None]) ** 2 + (y - centre[:, 1, None, None]) ** 2 < (1.05 * sizes.radius) ** 2
         weight = mask[:, 0] * near
-        total = weight.sum((1, 2)).clamp(min=1e-3)
-        moved = torch.stack([(weight * x).sum((1, 2)) / total, (weight * y).sum((1, 2)) / total], 1)
+        columns, rows = weight.sum(1), weight.sum(2)
+        total = rows.sum(1).clamp(min=1e-3)
+        moved = torch.stack([(columns * x[:, 0]).sum(1) / total, (rows * y[..., 0]).sum(1) / total], 1)
         centre = torch.where((total > 3)[:, None], moved, centre)
     limit = torch.tensor([width - 1, height - 1], device=inputs.device)
     return torch.minimum(centre.round().long().clamp(min=0), limit)
@@ -46,12 +49,12 @@ def crop(images: Tensor, centre: Tensor, half: int) -> Tensor:
 class PoseEncoder(nn.Module):
     """Residual and arm around the object -> pose. A full-frame encoder overfitted; the crop does not."""
 
-    def __init__(self, sizes: Sizes, size: tuple[int, int], unit: float, width: int = 48) -> None:
+    def __init__(self, sizes: Sizes, size: tuple[int, int], unit: float, width: int = 64) -> None:
         super().__init__()
         self.sizes, self.size, self.unit = sizes, size, unit
-        cells = (sizes.crop_half // 2) ** 2
+        cells = (sizes.crop_half // 4) ** 2  # the crop, shuffled by 4 and halved once
         self.net = nn.Sequential(
-            nn.PixelUnshuffle(2), conv(16, width), ResBlock(width), nn.SiLU(), conv(width, 64, 3, 2),
+            nn.PixelUnshuffle(4), conv(64, width), ResBlock(width), nn.SiLU(), conv(width, 64, 3, 2),
             ResBlock(64), ResBlock(64), nn.SiLU(), conv(64, 24), nn.SiLU(),
         )  # fmt: skip
         self.head = nn.Sequential(nn.Linear(24 * cells + 2, 160), nn.SiLU(), nn.Linear(160, 4))

@@ -84,6 +84,7 @@ class RenderObjective(Objective):
     """
 
     WARM = 0.25
+    EVERY = 2  # a quarter of the object's pixels per frame
 
     def __init__(self, networks: LayeredNetworks, threshold: float) -> None:
         super().__init__()
@@ -110,13 +111,21 @@ class RenderObjective(Objective):
         pose = networks.encoder(encoder_input(image, below.detach().clamp(0, 1), coverage.detach())).float()
         if progress < self.WARM:
             pose = pose.detach()
+        phase = tuple(int(k) for k in torch.randint(self.EVERY, (2,)))
         patch = networks.renderer(
-            pose, networks.joints.normalise(joints), below, added, coverage, detail=min(1.0, 0.5 + progress)
-        )
-        error = patch.paste(below) - image
+            pose, networks.joints.normalise(joints), below, added, coverage,
+            detail=min(1.0, 0.5 + progress), every=self.EVERY, phase=phase,
+        )  # fmt: skip
         weight = 1 + 3 * ((image - background).abs().amax(1, keepdim=True) > 0.7 * self.threshold).float()
-        loss = (weight * (error.abs() + 2 * error.square())).mean() * 8
-        return {"loss": loss, "l1": error.abs().mean(), "squash": networks.renderer.view.squash.detach()}
+        weight = weight.expand_as(image)
+        inside = patch.paste_coverage(image, torch.ones_like(patch.coverage))
+        # Pixels of the patch stand for their neighbours; what the arm draws there has no loss of its own.
+        whole = F.max_pool2d(inside, 2 * self.EVERY - 1, 1, self.EVERY - 1)
+        around = _robust(below - image) * weight * (1 - whole)
+        within = _robust(patch.colour - patch.take(image)) * patch.take(weight)
+        loss = (around.sum() + self.EVERY**2 * within.sum()) / image.numel() * 8
+        l1 = (patch.colour - patch.take(image)).abs().mean()
+        return {"loss": loss, "l1": l1, "squash": networks.renderer.view.squash.detach()}
 
 
 class DynamicsObjective(Objective):
@@ -147,6 +156,10 @@ class DynamicsObjective(Objective):
             error = pose_error(self.model, pose, poses[:, :, k + 1]).clamp(max=12)
             loss = loss + (weight[:, :, k + 1] * error).mean() / steps
         return {"loss": loss, "unroll": torch.tensor(float(steps))}
+
+
+def _robust(error: Tensor) -> Tensor:
+    return error.abs() + 2 * error.square()
 
 
 def pose_error(model: PoseDynamics, plane_pose: Tensor, target: Tensor) -> Tensor:

@@ -32,6 +32,10 @@ class Patch:
     rows: Tensor
     columns: Tensor
 
+    def take(self, image: Tensor) -> Tensor:
+        """The patch's pixels of [B, 3, H, W]."""
+        return image[self._index()]
+
     def _index(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         batch = torch.arange(len(self.rows), device=self.rows.device)[:, None, None, None]
         channel = torch.arange(3, device=self.rows.device)[None, :, None, None]
@@ -44,11 +48,11 @@ class Patch:
         out[batch, channel, rows, columns] = self.colour.to(out.dtype)
         return out
 
-    def paste_coverage(self, like: Tensor) -> Tensor:
-        """The coverage on a full frame [B, 1, H, W]."""
+    def paste_coverage(self, like: Tensor, value: Tensor | None = None) -> Tensor:
+        """The coverage (or another value of its shape) on a full frame [B, 1, H, W]."""
         out = torch.zeros_like(like[:, :1])
         batch, _, rows, columns = self._index()
-        out[batch, torch.zeros_like(batch), rows, columns] = self.coverage.to(out.dtype)
+        out[batch, torch.zeros_like(batch), rows, columns] = (self.coverage if value is None else value).to(out.dtype)
         return out
 
 
@@ -75,13 +79,13 @@ class ObjectRenderer(nn.Module):
         with torch.no_grad():
             last.bias.copy_(torch.tensor([0.0, 0.0, 0.0, -0.5, 3.0]))
 
-    def _pixels(self, pose: Tensor) -> tuple[Tensor, Tensor]:
+    def _pixels(self, pose: Tensor, every: int, phase: tuple[int, int]) -> tuple[Tensor, Tensor]:
         height, width = self.size
         centre = image_to_pixels(pose[:, :2].detach(), self.size).floor().long()
         reach = torch.arange(-self.half, self.half, device=pose.device)
         columns = centre[:, 0].clamp(self.half, width - self.half)[:, None] + reach
         rows = centre[:, 1].clamp(self.half, height - self.half)[:, None] + reach
-        return rows[:, :, None], columns[:, None, :]
+        return rows[:, phase[0] :: every, None], columns[:, None, phase[1] :: every]
 
     def _features(
         self, pose: Tensor, joints: Tensor, rows: Tensor, columns: Tensor, detail: float
@@ -105,8 +109,9 @@ class ObjectRenderer(nn.Module):
         return out + [tool[..., 0], tool[..., 1]]
 
     def forward(
-        self, pose: Tensor, joints: Tensor, below: Tensor, arm: Tensor, coverage: Tensor, detail: float = 1.0
-    ) -> Patch:
+        self, pose: Tensor, joints: Tensor, below: Tensor, arm: Tensor, coverage: Tensor,
+        detail: float = 1.0, every: int = 1, phase: tuple[int, int] = (0, 0),
+    ) -> Patch:  # fmt: skip
         """Render.
 
         Args:
@@ -118,8 +123,10 @@ class ObjectRenderer(nn.Module):
             coverage: [B, 1, H, W] of the arm.
             detail: share of the frequencies in use; training goes from coarse to fine, which keeps the pose from
                 locking on to a wrong edge.
+            every: only each n-th row and column, starting at ``phase``; training does not need them all.
+            phase: first row and column.
         """
-        rows, columns = self._pixels(pose)
+        rows, columns = self._pixels(pose, every, phase)
         features = self._features(pose, joints, rows, columns, detail)
         batch = torch.arange(len(pose), device=pose.device)[:, None, None, None]
         stack = torch.cat([below, arm, coverage], 1)
