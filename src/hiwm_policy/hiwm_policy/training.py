@@ -105,7 +105,9 @@ class Trainer:
         self.network.train()
         main = self.accelerator.is_main_process
         log = SummaryWriter(str(self.out / "tensorboard"), purge_step=self.step) if main else None
-        bar = tqdm(total=self.config.steps, initial=self.step, desc="training", unit="step", disable=not main)
+        bar = tqdm(
+            total=self.config.steps, initial=self.step, desc="training", unit="step", mininterval=1.0, disable=not main
+        )
         started, before = time.monotonic(), self.seconds
         total, count = torch.zeros(()), 0
         while self.step < self.config.steps:
@@ -214,7 +216,7 @@ def load_state(directory: Path, trainer: Trainer) -> bool:
     )
     if changed:
         raise PolicyError(
-            f"{directory}: was trained with another configuration ({', '.join(changed)}); use another --out, or --restart"
+            f"{directory}: trained with another configuration ({', '.join(changed)}); use another --out, or --restart"
         )
     tensors = read_weights(directory / "state.safetensors")
     network = trainer.accelerator.unwrap_model(trainer.network)
