@@ -33,8 +33,9 @@ class RunnerProposer:
         if not self._runner.due():
             return None
         request = self._runner.snapshot()
-        chunk = self._runner.limit(self._runner.policy.predict_action(request.observation)[0])
-        return Chunk(observation.stamp_ns, self._period_s * np.arange(1, len(chunk) + 1), chunk)
+        chunk = np.asarray(self._runner.infer(request), np.float64)
+        offsets = self._period_s * np.arange(1, len(chunk) + 1, dtype=np.float64)
+        return Chunk(observation.stamp_ns, offsets, chunk)
 
 
 class WorldRewindable:

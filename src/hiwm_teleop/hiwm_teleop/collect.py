@@ -89,7 +89,7 @@ class Collector:
         self.report = CollectReport()
 
     def run(self, writer: DatasetWriter, progress: Progress | None = None) -> CollectReport:
-        """Collect until there are enough corrections or rollouts; each kept branch becomes one episode of ``writer``."""
+        """Collect until there are enough corrections or rollouts; each kept branch becomes one episode."""
         began = time.monotonic()
         while self.report.corrections < self._settings.corrections:
             if self.report.rollouts >= self._settings.max_rollouts:
@@ -112,7 +112,7 @@ class Collector:
             if report.corrections >= self._settings.corrections or not self._worth_keeping(branch):
                 continue
             low = mean_trust(branch) < self._settings.low_trust
-            meta = {
+            meta: dict[str, int | str | bool] = {
                 "source": "correction",
                 "split": "train",
                 "seed": seed,

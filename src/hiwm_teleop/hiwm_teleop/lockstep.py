@@ -16,7 +16,8 @@ from hiwm_rig.contract import Rig
 from hiwm_rig.types import Driver, FloatArray, Image, Observation, Outcome
 
 from hiwm_teleop.arbiter import Arbiter
-from hiwm_teleop.operator import Action, AskControl, BranchAt, EndEpisode, GoBack, Phase, ScriptedOperator, Think
+from hiwm_teleop.operator import ScriptedOperator
+from hiwm_teleop.operator_table import Action, AskControl, BranchAt, EndEpisode, GoBack, Phase, Think
 from hiwm_teleop.skill import Glimpse, View
 
 TICKS_PER_PERIOD = 5

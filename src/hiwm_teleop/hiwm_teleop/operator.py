@@ -6,122 +6,22 @@ on the table, where the camera stands) is in a :class:`~hiwm_teleop.skill.Skill`
 
 It watches a rollout; when it is failing, it goes back to where the trouble began, thinks, takes over with the leader
 arm for 1-4 seconds, hands back, and watches again. When that branch is over, it branches again from the same snapshot
-with another correction. One table (:data:`TABLE`) says what follows what; :meth:`ScriptedOperator.observe` and the
+with another correction. One table (:data:`hiwm_teleop.operator_table.TABLE`) says what follows what; :meth:`ScriptedOperator.observe` and the
 ``on_*`` methods return the requests to make, and never wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from types import MappingProxyType
 
 import numpy as np
 from hiwm_rig.types import Driver, FloatArray, Outcome
 
 from hiwm_teleop.operator_log import OperatorLog
+from hiwm_teleop.operator_table import TABLE, Action, AskControl, BranchAt, Cue, EndEpisode, GoBack, Phase, Think
 from hiwm_teleop.skill import Correction, Glimpse, Skill, View
-
-
-class Phase(StrEnum):
-    """What the operator is doing."""
-
-    IDLE = "idle"
-    WATCH = "watch"
-    ROLLBACK = "rollback"
-    PLAN = "plan"
-    TAKEOVER = "takeover"
-    CORRECT = "correct"
-    HAND_BACK = "hand back"
-    BRANCH = "branch"
-    END = "end"
-
-
-class Cue(StrEnum):
-    """What makes the operator do something else."""
-
-    BEGUN = "episode begun"
-    FAILING = "rollout is failing"
-    WENT_BACK = "the rig is at the snapshot"
-    REFUSED = "request refused"
-    PLANNED = "correction planned"
-    NO_PLAN = "no correction found"
-    HUMAN_DRIVES = "the leader is followed"
-    LOST_CONTROL = "the leader is no longer followed"
-    CORRECTED = "correction finished"
-    POLICY_DRIVES = "the policy drives"
-    BRANCH_OVER = "branch over, another one to try"
-    EPISODE_OVER = "nothing left to try"
-    ENDED = "episode ended"
-
-
-TABLE: Mapping[tuple[Phase, Cue], Phase] = MappingProxyType(
-    {
-        (Phase.IDLE, Cue.BEGUN): Phase.WATCH,
-        (Phase.WATCH, Cue.FAILING): Phase.ROLLBACK,
-        (Phase.WATCH, Cue.BRANCH_OVER): Phase.BRANCH,
-        (Phase.WATCH, Cue.EPISODE_OVER): Phase.END,
-        (Phase.ROLLBACK, Cue.WENT_BACK): Phase.PLAN,
-        # A rig without snapshots (a real robot) cannot go back: correct from here.
-        (Phase.ROLLBACK, Cue.REFUSED): Phase.PLAN,
-        (Phase.PLAN, Cue.PLANNED): Phase.TAKEOVER,
-        (Phase.PLAN, Cue.NO_PLAN): Phase.HAND_BACK,
-        (Phase.TAKEOVER, Cue.HUMAN_DRIVES): Phase.CORRECT,
-        (Phase.TAKEOVER, Cue.REFUSED): Phase.HAND_BACK,
-        (Phase.CORRECT, Cue.CORRECTED): Phase.HAND_BACK,
-        (Phase.CORRECT, Cue.LOST_CONTROL): Phase.HAND_BACK,
-        (Phase.HAND_BACK, Cue.POLICY_DRIVES): Phase.WATCH,
-        (Phase.HAND_BACK, Cue.REFUSED): Phase.END,
-        (Phase.BRANCH, Cue.WENT_BACK): Phase.PLAN,
-        (Phase.BRANCH, Cue.REFUSED): Phase.END,
-        (Phase.END, Cue.ENDED): Phase.IDLE,
-        (Phase.END, Cue.REFUSED): Phase.IDLE,
-    }
-)
-
-
-@dataclass(frozen=True)
-class GoBack:
-    """Ask the rig for an earlier snapshot of the running branch (``/hiwm/rollback``)."""
-
-    snapshot_id: int
-
-
-@dataclass(frozen=True)
-class BranchAt:
-    """Ask the rig for a new branch at a snapshot (``/hiwm/branch``)."""
-
-    snapshot_id: int
-
-
-@dataclass(frozen=True)
-class AskControl:
-    """Ask the arbiter for a driver (``/hiwm/request_control``)."""
-
-    driver: Driver
-    reason: str
-
-
-@dataclass(frozen=True)
-class Think:
-    """Work out a correction from what was seen; may take a second, so it is done beside the control loop."""
-
-    glimpse: Glimpse
-    joints: FloatArray
-    attempt: int
-    seed: int
-
-
-@dataclass(frozen=True)
-class EndEpisode:
-    """End the episode (``/hiwm/end_episode``)."""
-
-    outcome: Outcome
-    note: str
-
-
-Action = GoBack | BranchAt | AskControl | Think | EndEpisode
 
 
 @dataclass(frozen=True)
@@ -325,7 +225,8 @@ class ScriptedOperator:
             episode.root = list(episode.memory)
             episode.branches = 1
         self._go(Cue.FAILING)
-        return (GoBack(target.snapshot_id),)
+        # Paused while it goes back and thinks: else the policy would drive on from the snapshot in the meantime.
+        return AskControl(Driver.PAUSED, trouble), GoBack(target.snapshot_id)
 
     def _branch_over(self, why: str) -> Sequence[Action]:
         episode, settings = self._episode, self.settings
@@ -339,7 +240,7 @@ class ScriptedOperator:
         episode.in_branch = 0
         episode.solved_run = 0
         self._go(Cue.BRANCH_OVER)
-        return (BranchAt(episode.memory[-1].snapshot_id),)
+        return AskControl(Driver.PAUSED, why), BranchAt(episode.memory[-1].snapshot_id)
 
     def _take_over(self, view: View) -> Sequence[Action]:
         episode = self._episode
