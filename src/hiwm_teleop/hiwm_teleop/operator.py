@@ -6,8 +6,8 @@ on the table, where the camera stands) is in a :class:`~hiwm_teleop.skill.Skill`
 
 It watches a rollout; when it is failing, it goes back to where the trouble began, thinks, takes over with the leader
 arm for 1-4 seconds, hands back, and watches again. When that branch is over, it branches again from the same snapshot
-with another correction. One table (:data:`hiwm_teleop.operator_table.TABLE`) says what follows what; :meth:`ScriptedOperator.observe` and the
-``on_*`` methods return the requests to make, and never wait.
+with another correction. One table (:mod:`hiwm_teleop.operator_table`) says what follows what;
+:meth:`ScriptedOperator.observe` and the ``on_*`` methods return the requests to make, and never wait.
 """
 
 from __future__ import annotations
