@@ -45,9 +45,9 @@ class LayeredWorldModel(WorldModel):
         if frames.shape[2:] != (self.settings.height, self.settings.width, 3):
             expected = (self.settings.height, self.settings.width, 3)
             raise ValueError(f"camera '{self.settings.camera}': expected images {expected}, got {frames.shape[2:]}")
-        positions = torch.as_tensor(np.asarray(joints, np.float32), device=self.device)
+        positions = torch.as_tensor(np.array(joints, np.float32), device=self.device)
         now = positions[:, -1]
-        image = torch.from_numpy(np.ascontiguousarray(frames[:, -1])).to(self.device).permute(0, 3, 1, 2).float()
+        image = torch.from_numpy(np.array(frames[:, -1])).to(self.device).permute(0, 3, 1, 2).float()
         image = image / BYTES
         with self._autocast():
             pose = pose_of(self.networks.encode(image, now))

@@ -80,7 +80,10 @@ class _Windows:
     ) -> None:
         self.poses, self.settings = poses, run.settings
         self.joints = networks.joints.normalise(recording.joints).detach()
-        spans = [e for e in recording.spans(validation=False) if bool(torch.isfinite(poses.pose[e.start, 0]))]
+        known = [e for e in recording.spans(validation=False) if bool(torch.isfinite(poses.pose[e.start, 0]))]
+        spans = [e for e in known if e.length > run.settings.unroll]
+        if not spans:
+            raise ValueError(f"no training episode is longer than {run.settings.unroll} frames")
         self.weight = poses.usable().float()
         self.spans = []
         for _ in range(networks.dynamics.members):
@@ -107,16 +110,15 @@ class _Windows:
         count = self.settings.dynamics_batch
         moving = self.member_moving[member]
         some = int(count * MOVING_SHARE) if len(moving) else 0
-        near = rng.choice(moving, some) - rng.integers(0, max(2, horizon // 2), some) if some else np.zeros(0, int)
+        busy = rng.choice(moving, some) if some else np.zeros(0, np.int64)
         spans = self.spans[member]
         chosen = rng.integers(0, len(spans), count - some)
-        other = np.asarray([rng.integers(spans[i].start, spans[i].start + spans[i].length) for i in chosen], int)
-        at = np.concatenate([near, other]).astype(np.int64)
-        # Close to the ends of an episode the window slides inside; `near` may also reach before the first frame.
-        reference = np.concatenate([near + horizon // 2, other]).astype(np.int64) if some else other
-        reference = np.clip(reference, 0, len(self.begins) - 1)
-        begin, end = self.begins[reference], self.ends[reference]
-        return np.maximum(np.minimum(np.maximum(at, begin), end - 1 - horizon), begin)
+        other = np.asarray([rng.integers(spans[i].start, spans[i].start + spans[i].length) for i in chosen], np.int64)
+        inside = np.concatenate([busy, other])
+        lead = np.concatenate([rng.integers(0, max(2, horizon // 2), some), np.zeros(count - some, np.int64)])
+        # Close to the ends of its episode a window slides inside.
+        begin, end = self.begins[inside], self.ends[inside]
+        return np.maximum(np.minimum(inside - lead, end - 1 - horizon), begin)
 
 
 def train_dynamics(

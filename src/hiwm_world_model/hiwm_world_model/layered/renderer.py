@@ -87,9 +87,7 @@ class ObjectRenderer(nn.Module):
         rows = centre[:, 1].clamp(self.half, height - self.half)[:, None] + reach
         return rows[:, phase[0] :: every, None], columns[:, None, phase[1] :: every]
 
-    def _features(
-        self, pose: Tensor, joints: Tensor, rows: Tensor, columns: Tensor, detail: float
-    ) -> list[Tensor]:
+    def _features(self, pose: Tensor, joints: Tensor, rows: Tensor, columns: Tensor, detail: float) -> list[Tensor]:
         shape = (len(pose), rows.shape[1], columns.shape[2])
         pixels = torch.stack([columns.expand(shape), rows.expand(shape)], -1).float() + 0.5
         image = pixels_to_image(pixels, self.size)
@@ -138,5 +136,3 @@ class ObjectRenderer(nn.Module):
         shade = torch.sigmoid(out[:, 4:5])  # the object's shadow darkens what is below it
         colour = alpha * torch.sigmoid(out[:, :3]) + (1 - alpha) * shade * seen[:, :3] * SHADE_RANGE
         return Patch(colour, alpha, rows, columns)
-
-

@@ -65,9 +65,7 @@ class Run:
         )
         fit(objective, sample, options, self.accelerator)
 
-    def train(
-        self, name: str, module: nn.Module, run: Callable[[], Mapping[str, float]]
-    ) -> dict[str, str]:
+    def train(self, name: str, module: nn.Module, run: Callable[[], Mapping[str, float]]) -> dict[str, str]:
         """A gradient stage whose result is the state of ``module``; ``run`` fits it and returns what it measured."""
 
         def compute() -> tuple[Tensors, Mapping[str, str]]:

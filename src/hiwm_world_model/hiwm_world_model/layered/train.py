@@ -68,7 +68,7 @@ class Pipeline:
         height, width = self.recording.size
         return LayeredConfig(
             height=height, width=width, joints=self.recording.joints.shape[1],
-            camera=self.spec.cameras[0].name, sizes=sizes,
+            camera=self.spec.cameras[0].name, sizes=sizes, arm_keypoints=self.run.settings.arm_keypoints,
         )  # fmt: skip
 
     def _frames(self, rng: np.random.Generator, progress: float) -> Batch:
@@ -77,7 +77,8 @@ class Pipeline:
 
     def _arm(self, predictor: JointPredictor) -> ArmRenderer:
         self.run.train("joints", predictor, lambda: self._joints(predictor))
-        arm = ArmRenderer(self.recording.joints.shape[1], self.recording.size)
+        keypoints = self.run.settings.arm_keypoints
+        arm = ArmRenderer(self.recording.joints.shape[1], self.recording.size, keypoints=keypoints)
 
         def fit() -> Mapping[str, float]:
             arm.background.copy_(median_background(self.recording, self.rng(1))[None])
@@ -117,8 +118,8 @@ class Pipeline:
         }
         return tensors, {
             "sizes": clean.sizes.model_dump_json(),
-            "squash": f"{float(view.squash):.3f}",
-            "slope": f"{float(view.slope):.3f}",
+            "squash": f"{view.squash.item():.3f}",
+            "slope": f"{view.slope.item():.3f}",
             "clean": str(len(clean.frames)),
             "match": f"{match.mean():.4f}",
         }
@@ -215,9 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     extra = {str(k): str(v) for k, v in json.loads(args.set).items()}
     overrides = {"budget": str(args.budget), "run": str(args.run), **extra}
-    train_from_options(
-        TrainOptions(tuple(args.data), args.out, args.rig, args.seed, args.device, overrides=overrides)
-    )
+    train_from_options(TrainOptions(tuple(args.data), args.out, args.rig, args.seed, args.device, overrides=overrides))
     return 0
 
 
