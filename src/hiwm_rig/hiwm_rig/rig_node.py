@@ -225,7 +225,9 @@ def require_single_publisher(node: Node, topic: str, wait_s: float = 0.5) -> Non
     while True:
         others = node.get_publishers_info_by_topic(topic)
         if others:
-            who = ", ".join(sorted({f"{o.node_namespace.rstrip('/')}/{o.node_name}" for o in others}))
+            # Discovery may know the publisher before it knows the name of its node.
+            known = {f"{o.node_namespace.rstrip('/')}/{o.node_name}" for o in others if "UNKNOWN" not in o.node_name}
+            who = ", ".join(sorted(known)) or "another node"
             raise StartupError(
                 f"{topic} is already published by {who}: only one instance may run "
                 "(stop it, or use another ROS_DOMAIN_ID)"

@@ -79,9 +79,10 @@ def plan_episodes(config: GenerateConfig, max_steps: int) -> list[EpisodePlan]:
         raise GenerationError(
             "nothing to generate: give a number of demonstrations, noisy demonstrations or play episodes"
         )
-    plans = []
+    plans, before = [], 0
     for kind, (source, count) in enumerate(counts.items()):
-        held_out = round(config.val * count / total)
+        held_out = round(config.val * (before + count) / total) - round(config.val * before / total)
+        before += count
         for i in range(count + held_out):
             split, steps = "train" if i < count else "val", config.play_steps if source == PLAY else max_steps
             # Held-out seeds have their own range, so that more training data never runs into them.
