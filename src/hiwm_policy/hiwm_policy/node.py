@@ -76,7 +76,9 @@ class PolicyNode(Node):
         for arm in self._rig.arms:
             require_single_publisher(self, arm.policy_command)
         commands = qos_profile(self._rig.qos.commands)
-        self._publishers = [self.create_publisher(JointTrajectory, a.policy_command, commands) for a in self._rig.arms]
+        self._chunk_publishers = [
+            self.create_publisher(JointTrajectory, a.policy_command, commands) for a in self._rig.arms
+        ]
         self._failed = self.create_guard_condition(self._raise_failure)
         self._warm_up()
         self._worker: LatestWorker[Request] = LatestWorker(self._infer, self._on_failure)
@@ -172,7 +174,7 @@ class PolicyNode(Node):
     def _publish(self, chunk: FloatArray, stamp_ns: int) -> None:
         offsets = (1 + np.arange(len(chunk))) * self._rig.period_s
         start = 0
-        for arm, publisher in zip(self._rig.arms, self._publishers, strict=True):
+        for arm, publisher in zip(self._rig.arms, self._chunk_publishers, strict=True):
             part = chunk[:, start : start + len(arm.joints)]
             start += len(arm.joints)
             publisher.publish(chunk_to_trajectory(arm.joint_names, Chunk(stamp_ns, offsets, part)))
