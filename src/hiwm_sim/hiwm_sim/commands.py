@@ -46,7 +46,7 @@ def run_generate(args: argparse.Namespace) -> int:
             args.out, load_rig(args.rig), config, task=args.task, workers=args.workers, overwrite=args.overwrite
         )
     except (RigFileError, GenerationError, KeyError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error.args[0]}", file=sys.stderr)
         return 2
     print(f"wrote {out}")
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+import signal
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -198,7 +199,8 @@ def generate_dataset(
     ]
     try:
         # Processes are spawned: a forked child would share the parent's OpenGL state.
-        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        # They leave Ctrl-C to the parent, which ends them and clears the shards away.
+        with multiprocessing.get_context("spawn").Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
             bar = tqdm(total=len(plans), desc=f"generate {out.name}", unit="episode", disable=not progress)
             with bar:
                 for count in pool.imap_unordered(_write_shard, shards):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +79,27 @@ def test_some_play_starts_on_the_goal(blind: SimRig) -> None:
         blind.reset_play(seed)
         solved += blind.succeeded()
     assert 2 <= solved <= 25
+
+
+def test_ctrl_c_ends_generation_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    words = ["--out", str(tmp_path / "play"), "--play", "400"]
+    code = (
+        "import argparse, sys\n"
+        "from hiwm_sim.commands import add_generate_arguments, run_generate\n"
+        "if __name__ == '__main__':\n"
+        "    parser = argparse.ArgumentParser()\n"
+        "    add_generate_arguments(parser)\n"
+        "    sys.exit(run_generate(parser.parse_args()))\n"
+    )
+    script = tmp_path / "generate.py"
+    script.write_text(code)
+    process = subprocess.Popen([sys.executable, str(script), *words], stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("play.shards/*")) and process.poll() is None:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert [p.name for p in tmp_path.iterdir()] == ["generate.py"]
 
 
 def test_unusable_arguments_are_one_line_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
