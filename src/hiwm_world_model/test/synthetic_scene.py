@@ -22,7 +22,7 @@ class Scene:
 
 
 def tip(joints: np.ndarray) -> np.ndarray:
-    return np.array([32 + 24 * joints[0], 34 + 24 * joints[1]])
+    return np.array([32 + 20 * joints[0], 34 + 20 * joints[1]])
 
 
 def background(rng: np.random.Generator) -> np.ndarray:
@@ -37,7 +37,7 @@ def draw(canvas: np.ndarray, pose: np.ndarray, joints: np.ndarray) -> np.ndarray
     cv2.fillPoly(image, [np.round((corners * FINE - 0.5) * 16).astype(np.int32)], (40, 60, 220), shift=4)
     end = tip(joints)
     points = np.round(np.array([[32, -4], end]) * FINE - 0.5).astype(int)
-    cv2.line(image, tuple(map(int, points[0])), tuple(map(int, points[1])), (30, 35, 30), 3 * FINE)
+    cv2.line(image, tuple(map(int, points[0])), tuple(map(int, points[1])), (30, 35, 30), 5 * FINE)
     return cv2.resize(image, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
 
 
@@ -69,7 +69,7 @@ def make_scene(episodes: int = 24, length: int = 40, seed: int = 0) -> Scene:
         spans.append(EpisodeSpan(len(frames), length, e >= episodes - 4))
         for t in range(length):
             if t % 6 == 0:
-                near = (pose[:2] - [32, 34]) / 24 if rng.random() < 0.6 else rng.uniform(-0.95, 0.95, 2)
+                near = (pose[:2] - [32, 34]) / 20 if rng.random() < 0.6 else rng.uniform(-0.95, 0.95, 2)
                 goal = np.clip(near + rng.normal(0, 0.15, 2), -0.95, 0.95)
             action = q + np.clip(goal - q, -0.12, 0.12)
             frames.append(draw(canvas, pose, q))

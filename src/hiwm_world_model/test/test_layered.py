@@ -26,6 +26,8 @@ from hiwm_world_model.registry import load_world_model
 
 from synthetic_scene import SIZE, Scene, make_scene
 
+pytestmark = pytest.mark.timeout(600)  # the first test waits for the training
+
 SETTINGS = TrainSettings(
     joint_steps=300, arm_steps=220, encoder_steps=220, render_steps=260, dynamics_steps=260, success_steps=150,
     image_batch=12, encoder_batch=32, dynamics_batch=48, discovery_frames=700, unroll=8,
