@@ -7,26 +7,35 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from hiwm_world_model.general.colour import from_bytes, resize, to_bytes, to_planes, to_rgb
 from hiwm_world_model.general.config import GeneralConfig
 from hiwm_world_model.general.network import Change, Picture, Scene
-from hiwm_world_model.general.worlds import GeneralNets
+from hiwm_world_model.general.worlds import GeneralNets, grow
 from hiwm_world_model.interface import Context, Floats, Images, ModelSpec, State, Tensors, TrainOptions, WorldModel
 from hiwm_world_model.registry import register_world_model
 
 LATENT_SCALE = 127.0  # the latent is bounded by tanh and kept in 8 bits
+SAME, OTHER = 0.02, 0.08  # change of a pixel up to which, and from which, the first frame has no say in it
 NOTES = ("age", "drawn", "moved", "disagreement")  # what the state remembers for trust, accumulated per step
+
+
+def unchanged(canvas: Picture, memory: Picture) -> Tensor:
+    """[N, 1, H, W] in 0..1: 1 where the canvas still shows what the first frame showed, with a margin."""
+    colour = F.interpolate((canvas.chroma - memory.chroma).abs().amax(1, keepdim=True), scale_factor=2)
+    change = torch.maximum((canvas.luma - memory.luma).abs(), colour)
+    return 1 - ((F.max_pool2d(change, 3, 1, 1) - SAME) / (OTHER - SAME)).clamp(0, 1)
 
 
 @register_world_model("general")
 class GeneralWorldModel(WorldModel):
-    """Moves, remembers and redraws pixels of every camera under the joints' motion.
+    """Keeps, moves, remembers and redraws pixels of every camera under the joints' motion.
 
     A state row holds, per camera, luma H x W, chroma 2 x H/2 x W/2 and the latent C x H/8 x W/8, 8 bits each, then the
     joints of this and the previous period: 26.2 KB for one 128x128 camera, 62.0 KB for three of 88x144. The context is
-    the first frame in the same form.
+    the first frame in the same form, and what that form loses of it: pixels that never changed are shown as recorded.
     """
 
     def __init__(self, spec: ModelSpec, config: GeneralConfig) -> None:
@@ -61,16 +70,33 @@ class GeneralWorldModel(WorldModel):
     def encode(self, images: Mapping[str, Images], joints: Floats) -> State:
         """See :meth:`WorldModel.encode`; uses the last two frames."""
         frames = self.working_frames(images)[-2:]
-        positions = torch.as_tensor(np.asarray(joints, np.float32), device=self.device)
+        positions = torch.tensor(np.asarray(joints, np.float32), device=self.device)
         now, previous = positions[:, -1], positions[:, -min(2, positions.shape[1])]
         canvases = [self._canvas(f, q) for f, q in zip((frames[0], frames[-1]), (previous, now))]
         scene = self.nets.dynamics.start(canvases[1], canvases[0])
         worlds = now.shape[0]
-        memory = self._pack_picture(scene.canvas, worlds)
-        context = Context({f"first_{k}": v for k, v in memory.items()})
+        memory = {f"first_{k}": v for k, v in self._pack_picture(scene.canvas, worlds).items()}
+        context = Context({**memory, **self._details(images, canvases[1], now)})
         tensors = self._pack_scene(scene, worlds)
         notes = torch.zeros(worlds, len(NOTES), device=self.device)
         return State({**tensors, "joints": now.clone(), "previous": previous.clone(), "notes": notes}, context)
+
+    def _details(self, images: Mapping[str, Images], canvas: Picture, joints: Tensor) -> dict[str, Tensor]:
+        """camera -> int8 [B, 3, H, W]: what the working resolution loses of the last real frame, where no arm is."""
+        working = to_rgb(from_bytes(to_bytes(canvas.luma)), from_bytes(to_bytes(canvas.chroma)))
+        views = working.unflatten(0, (joints.shape[0], -1))
+        hidden = None
+        if self.settings.arm_layer:
+            hidden = grow(self.nets.draw_arms(joints)[1]).unflatten(0, (joints.shape[0], -1))
+        details = {}
+        for index, camera in enumerate(self.spec.cameras):
+            size = (camera.height, camera.width)
+            real = from_bytes(torch.tensor(np.asarray(images[camera.name])[:, -1], device=self.device))
+            lost = (real.permute(0, 3, 1, 2) - resize(views[:, index], size)) * 255
+            if hidden is not None:
+                lost = lost * (1 - resize(hidden[:, index], size))
+            details[f"detail_{camera.name}"] = lost.round().clamp(-127, 127).to(torch.int8)
+        return details
 
     def _canvas(self, rgb: Tensor, joints: Tensor) -> Picture:
         if not self.settings.arm_layer:
@@ -111,7 +137,8 @@ class GeneralWorldModel(WorldModel):
     def _notes(self, change: Change, worlds: int) -> Tensor:
         """[B, 4] of one step: a period, the share drawn, the motion, how far the drawn differs from what was there."""
         difference = (change.drawn.chroma - change.scene.canvas.chroma).abs().mean(1, keepdim=True)
-        parts = (change.gates[:, 2:3], change.flow.abs().sum(1, keepdim=True), difference * change.gates[:, 2:3])
+        drawn, moved = change.gates[:, 3:4], change.gates[:, 1:2] * change.flow.abs().sum(1, keepdim=True)
+        parts = (drawn, moved, difference * drawn)
         means = torch.stack([p.mean((1, 2, 3)) for p in parts], 1).unflatten(0, (worlds, -1)).mean(1)
         return torch.cat([torch.ones_like(means[:, :1]), means], 1)
 
@@ -119,15 +146,19 @@ class GeneralWorldModel(WorldModel):
     @torch.inference_mode()
     def render(self, state: State) -> dict[str, Images]:
         """See :meth:`WorldModel.render`."""
-        canvas = self._scene(state).canvas
-        rgb = to_rgb(canvas.luma, canvas.chroma)
+        scene = self._scene(state)
+        rgb = to_rgb(scene.canvas.luma, scene.canvas.chroma)
+        still = unchanged(scene.canvas, scene.memory)
         if self.settings.arm_layer:
             colour, coverage = self.nets.draw_arms(state.tensors["joints"])
             rgb = coverage * colour.clamp(0, 1) + (1 - coverage) * rgb
-        views = rgb.unflatten(0, (state.batch, -1))
+            still = still * (1 - coverage)
+        views, stills = (x.unflatten(0, (state.batch, -1)) for x in (rgb, still))
         shown = {}
         for index, camera in enumerate(self.spec.cameras):
-            image = to_bytes(resize(views[:, index], (camera.height, camera.width)))
+            size = (camera.height, camera.width)
+            detail = state.context.tensors[f"detail_{camera.name}"].float() / 255
+            image = to_bytes(resize(views[:, index], size) + resize(stills[:, index], size) * detail)
             shown[camera.name] = np.ascontiguousarray(image.permute(0, 2, 3, 1).cpu().numpy())
         return shown
 

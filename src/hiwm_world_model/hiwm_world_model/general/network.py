@@ -1,4 +1,4 @@
-"""The dynamics of pictures: every pixel is moved, remembered or drawn anew, as learned gates decide.
+"""The dynamics of pictures: every pixel is kept, moved, remembered or drawn anew, as learned gates decide.
 
 With closed gates and no motion the network repeats the last frame, and it starts there: it has to earn every change.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hiwm_world_model.general.config import LATENT_STRIDE, GeneralConfig
 from hiwm_world_model.nets.blocks import ResBlock, conv, initialise, mlp
 
-KEEP_BIAS = 4.0  # logit by which "move what is there" leads the other two sources before training
+GATE_BIAS = (4.0, 3.0, 0.0, 0.0)  # logits before training of keeping, moving, remembering, drawing
 FLOW_GAIN = 0.5  # pixels of the half-resolution grid per unit of the motion head
 CONDITION_GAIN = 5.0  # joint differences of one period are small beside the positions
 STEM_PLANES = 48  # channels of canvas and memory at a quarter of the resolution
@@ -56,7 +56,7 @@ class Change:
     scene: Scene
     drawn: Picture
     flow: Tensor  # [N, 2, H/2, W/2] backward motion, in pixels of the half-resolution grid, x before y
-    gates: Tensor  # [N, 3, H/2, W/2] shares of moved, remembered, drawn
+    gates: Tensor  # [N, 4, H/2, W/2] shares of kept, moved, remembered, drawn
 
 
 def _identity_grid(height: int, width: int, like: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class PictureDynamics(nn.Module):
 
     def __init__(self, config: GeneralConfig, joints: int, cameras: int) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.joints = config, joints
         width, latent = config.channels, config.latent
         self.condition = mlp(joints * 4 + config.embedding, 128, config.embedding)
         self.camera = nn.Embedding(cameras, config.embedding)
@@ -90,7 +90,8 @@ class PictureDynamics(nn.Module):
         self.arm = conv(2 * 64, width, 1) if config.arm_layer else None
         self.position = nn.Parameter(torch.randn(1, width, *config.grid) * 0.1)
         self.blocks = nn.ModuleList([ResBlock(width, config.embedding) for _ in range(config.blocks)])
-        self.motion = conv(width, 16 * 5)  # per half-resolution pixel: flow x, y and three gate logits
+        # Per half-resolution pixel: four gate logits, and flow x and y at rest and per unit of each joint's motion.
+        self.motion = conv(width, 16 * (4 + 2 * (joints + 1)))
         self.draw = conv(width, 16 * 6)  # per half-resolution pixel: four luma and two chroma values
         self.update = conv(width, 2 * latent)
         self.begin = conv(2 * width, latent)
@@ -140,9 +141,9 @@ class PictureDynamics(nn.Module):
         drawn = self._drawn(F.pixel_shuffle(self.draw(x), 4).float(), cameras, corners)
         gate, candidate = self.update(x).float().chunk(2, 1)
         latent = scene.latent + torch.sigmoid(gate - 1) * (torch.tanh(candidate) - scene.latent)
-        flow = motion[:, :2] * FLOW_GAIN
-        bias = torch.tensor([KEEP_BIAS, 0.0, 0.0], device=motion.device)[None, :, None, None]
-        gates = torch.softmax(motion[:, 2:] + bias, 1)
+        flow = FLOW_GAIN * _flow(motion[:, 4:], moves[:, self.joints : 2 * self.joints])
+        bias = torch.tensor(GATE_BIAS, device=motion.device)[None, :, None, None]
+        gates = torch.softmax(motion[:, :4] + bias, 1)
         with torch.autocast(motion.device.type, enabled=False):
             canvas = _blend(scene, drawn, flow, gates)
         return Change(Scene(canvas, scene.memory, latent), drawn, flow, gates)
@@ -162,12 +163,19 @@ def window(whole: Tensor, corners: Tensor | None, size: tuple[int, int], stride:
     return torch.stack([w[:, y : y + size[0], x : x + size[1]] for w, (y, x) in zip(whole, places)])
 
 
+def _flow(rates: Tensor, motion: Tensor) -> Tensor:
+    """Flow [N, 2, h, w] from [N, 2 (D + 1), h, w]: a constant part, and an image Jacobian times the joints' motion."""
+    constant, jacobian = rates[:, :2], rates[:, 2:].unflatten(1, (2, motion.shape[1]))
+    return constant + (jacobian * motion[:, None, :, None, None]).sum(2)
+
+
 def _blend(scene: Scene, drawn: Picture, flow: Tensor, gates: Tensor) -> Picture:
-    """Moved, remembered and drawn pictures in their shares."""
+    """Kept, moved, remembered and drawn pictures in their shares."""
     fine = F.interpolate(gates, scene.canvas.luma.shape[-2:], mode="bilinear", align_corners=False)
 
     def mix(now: Tensor, first: Tensor, new: Tensor, share: Tensor) -> Tensor:
-        return share[:, 0:1] * warp(now, flow) + share[:, 1:2] * first + share[:, 2:3] * new
+        kept, moved = share[:, 0:1] * now, share[:, 1:2] * warp(now, flow)
+        return kept + moved + share[:, 2:3] * first + share[:, 3:4] * new
 
     return Picture(
         mix(scene.canvas.luma, scene.memory.luma, drawn.luma, fine),

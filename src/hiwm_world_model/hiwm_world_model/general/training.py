@@ -276,9 +276,11 @@ class Trainer:
             return
         began = time.monotonic()
         checkpoint = self.work / f"{stage.name}.checkpoint.safetensors"
+        steps = self._steps(stage)
         options = FitOptions(
             name=stage.name,
-            steps=self._steps(stage),
+            steps=steps,
+            warmup=min(80, 1 + steps // 10),
             seed=self.options.seed,
             device=self.options.device,
             precision="bf16",
