@@ -12,7 +12,6 @@ from hiwm_world_model.interface import Context, ModelError, State, stack_states
 from hiwm_world_model.library import StartLibrary
 from hiwm_world_model.registry import load_world_model, register_world_model, world_model_names
 from hiwm_world_model.session import SessionError
-from hiwm_world_model.timing import Deadlines
 from tiny_world_model import TinyWorldModel, tiny_frames
 
 from hiwm_world_model import bench
@@ -117,18 +116,6 @@ def test_models_are_found_by_the_name_of_their_subpackage() -> None:
     assert {"layered", "general", "tiny"} <= set(world_model_names())
     with pytest.raises(ValueError, match="already registered"):
         register_world_model("tiny")(type("Impostor", (TinyWorldModel,), {}))
-
-
-def test_late_and_skipped_ticks_are_counted() -> None:
-    deadlines = Deadlines(0.1, 0.0)
-    for begin, end in ((0.1, 0.12), (0.199, 0.22), (0.3, 0.36), (0.61, 0.62)):
-        deadlines.begin(begin)
-        deadlines.end(end)
-    assert deadlines.ticks == 4 and deadlines.missed == 1 + 2, "one too slow, two never happened"
-    deadlines.restart(10.0)
-    deadlines.begin(10.1)
-    deadlines.end(10.11)
-    assert deadlines.missed == 3
 
 
 def test_the_benchmark_measures_every_figure(env: WorldRigEnv) -> None:
