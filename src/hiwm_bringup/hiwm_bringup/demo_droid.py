@@ -45,7 +45,7 @@ def run_droid(args: argparse.Namespace, out: Path) -> tuple[dict[str, Any], str]
     prepared = _prepare(args, out)
     heading(2, STEPS, "The virtual robot starts from a real held-out frame; a recorded leader takes over")
     words = ["rig:=world", "rig_file:=droid", f"world:={prepared.model}", "policy:=none"]
-    words += ["operator:=playback", f"playback:={prepared.leader}", f"seed:={args.seed}"]
+    words += ["operator:=playback", f"playback:={prepared.leader}", f"seed:={prepared.start}"]
     session = run_session(words, out / "session", SESSION_S)
     note(session.counts.line())
     heading(3, STEPS, "The bag becomes a data set")

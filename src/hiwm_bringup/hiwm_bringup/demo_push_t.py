@@ -14,6 +14,7 @@ from hiwm_data.dataset import Dataset
 from hiwm_rig.types import Driver
 
 from hiwm_bringup import plots
+from hiwm_bringup.graph import GraphError
 from hiwm_bringup.paths import project_root
 from hiwm_bringup.processes import node_environment
 from hiwm_bringup.report import (
@@ -34,6 +35,7 @@ from hiwm_bringup.steps import heading, hiwm, note
 STEPS = 5
 DEMONSTRATIONS = 60
 EVALUATION_SEED = 20_000
+MODELS = ("push_t_world", "push_t_base", "push_t_hiwm")
 _TREE_BRANCHES = 16
 _SESSION_VIDEOS = 4
 _CLIPS = 3
@@ -65,6 +67,11 @@ def run_push_t(args: argparse.Namespace, out: Path) -> tuple[dict[str, Any], str
     """All steps; (results, table for the terminal)."""
     root = project_root()
     env = node_environment(os.environ)
+    for name in MODELS:
+        if not (root / "models" / name / "config.json").is_file():
+            raise GraphError(
+                f"{root / 'models' / name}: no model there; it ships with the project, is the clone whole?"
+            )
     heading(1, STEPS, "A session in the learned world: the policy fails, the operator rolls back, branches, corrects")
     note("world rig, policy, arbiter, recorder and a scripted operator (a stand-in for a person), as ROS 2 nodes")
     words = ["rig:=world", "operator:=scripted", f"seed:={args.seed}"]

@@ -284,6 +284,8 @@ def run_node(factory: Callable[[], Node], args: list[str] | None = None, threads
         rclpy.try_shutdown()
         return 0
     except Exception:
+        if not rclpy.ok():
+            return 0  # Ctrl-C while starting: whatever was under way failed because of it
         traceback.print_exc()
         rclpy.try_shutdown()
         return EXIT_USAGE
@@ -306,8 +308,10 @@ def _spin(node: Node, threads: int) -> int:
         print(f"error: {error}", file=sys.stderr, flush=True)
         code = EXIT_USAGE
     except Exception:
-        traceback.print_exc()
-        code = EXIT_ERROR
+        # Ctrl-C invalidates the context at any moment; a callback that was publishing then fails because of it.
+        if rclpy.ok():
+            traceback.print_exc()
+            code = EXIT_ERROR
     finally:
         close = getattr(node, "close", None)
         if callable(close):
