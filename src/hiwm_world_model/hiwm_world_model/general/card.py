@@ -31,7 +31,7 @@ def card(directory: Path, measured: str, command: str = "") -> str:
 
     Args:
         directory: of the trained model, with ``config.json`` and ``training.json``.
-        measured: table of :func:`hiwm_world_model.evaluate.markdown`.
+        measured: table of errors, in Markdown.
         command: that made it; by default the one that ``training.json`` describes.
     """
     raw, facts = read_config(directory), json.loads((directory / FACTS_FILE).read_text(encoding="utf-8"))

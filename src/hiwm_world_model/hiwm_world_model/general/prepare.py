@@ -18,8 +18,8 @@ from hiwm_data.dataset import ACTION, STATE, Dataset, DatasetError
 from hiwm_data.droid import import_droid
 from hiwm_rig.contract import Rig, load_rig
 
-from hiwm_world_model.evaluate import Options, evaluate_world, markdown
 from hiwm_world_model.general.card import CARD_FILE, card
+from hiwm_world_model.general.open_loop import describe, open_loop_errors
 from hiwm_world_model.general.training import train
 from hiwm_world_model.interface import ModelError, TrainOptions, write_aside
 from hiwm_world_model.library import StartLibrary
@@ -33,7 +33,6 @@ DATASET_DIR, MODEL_DIR = "dataset", "model"
 EVALUATION_FILE, LEADER_FILE = "evaluation.json", "leader.json"
 HORIZONS = (1, 5, 10, 30)
 TRUST_HORIZON = 30
-OPTIONS = Options(horizons=HORIZONS, stride=6, max_windows=40)
 
 
 @dataclass(frozen=True)
@@ -74,13 +73,14 @@ class Preparation:
         dataset: the episodes it was made from.
         model: model directory with weights, card and start library: the ``model`` parameter of the world rig node.
         leader: the recorded motion (:class:`LeaderMotion`), in JSON.
-        evaluation: what :func:`hiwm_world_model.evaluate.evaluate_world` says of the held-out split: the model's errors
-            beside those of the repeated last frame, by horizon; and ``train_seconds``.
+        start: the reset seed with which the virtual robot stands where the recorded motion begins.
+        evaluation: :func:`open_loop_errors` of the held-out split, and ``train_seconds``.
     """
 
     dataset: Path
     model: Path
     leader: Path
+    start: int
     evaluation: dict[str, Any]
 
 
@@ -148,17 +148,18 @@ def prepare_world(
     model = load_world_model(directory, device)
     library = StartLibrary.from_dataset(recorded, tuple(c.name for c in model.spec.cameras), split="val")
     library.save(directory)
-    leader_motion(recorded, library, load_rig(rig)).save(out / LEADER_FILE)
+    motion = leader_motion(recorded, library, load_rig(rig))
+    motion.save(out / LEADER_FILE)
     try:
         model.trust_head = fit(collect_samples(model, recorded, horizon=TRUST_HORIZON))
         model.trust_head.save(directory)
     except ModelError as error:
         log.warning("no trust head: %s", error)
-    evaluation = evaluate_world(model, dataset, OPTIONS)
+    evaluation = open_loop_errors(model, recorded, HORIZONS)
     evaluation["train_seconds"] = round(seconds, 1)
     write_aside(out / EVALUATION_FILE, (json.dumps(evaluation, indent=2) + "\n").encode())
-    write_aside(directory / CARD_FILE, card(directory, markdown(evaluation)).encode())
-    return Preparation(dataset, directory, out / LEADER_FILE, evaluation)
+    write_aside(directory / CARD_FILE, card(directory, describe(evaluation)).encode())
+    return Preparation(dataset, directory, out / LEADER_FILE, motion.start, evaluation)
 
 
 def leader_motion(dataset: Dataset, library: StartLibrary, rig: Rig) -> LeaderMotion:
