@@ -20,7 +20,7 @@ from hiwm_rig.types import Driver, Outcome
 
 from hiwm_teleop.lockstep import BranchRecord, LockStep, Proposer, Rewindable
 from hiwm_teleop.operator import OperatorSettings, ScriptedOperator
-from hiwm_teleop.skill import make_skill
+from hiwm_teleop.skill import Skill, make_skill
 
 Progress = Callable[[int, int], None]
 
@@ -79,12 +79,13 @@ class CollectReport:
 class Collector:
     """Runs rollouts and writes the corrections worth keeping."""
 
-    def __init__(self, rig: Rig, world: Rewindable, policy: Proposer, settings: CollectSettings) -> None:
-        """Args: rig: the contract; world: what is driven; policy: that fails; settings."""
+    def __init__(
+        self, rig: Rig, world: Rewindable, policy: Proposer, settings: CollectSettings, skill: Skill | None = None
+    ) -> None:
+        """Args: rig: the contract; world: what is driven; policy: that fails; settings; skill: by the task's name."""
         self._rig = rig
         self._settings = settings
-        skill = make_skill(rig.task, rig)
-        self.operator = ScriptedOperator(skill, settings.operator, settings.seed)
+        self.operator = ScriptedOperator(skill or make_skill(rig.task, rig), settings.operator, settings.seed)
         self._loop = LockStep(rig, world, policy, self.operator)
         self.report = CollectReport()
 
@@ -177,6 +178,7 @@ def collect_corrections(
     out: str | Path,
     settings: CollectSettings | None = None,
     *,
+    skill: Skill | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> CollectReport:
@@ -188,6 +190,7 @@ def collect_corrections(
         policy: see :class:`hiwm_teleop.adapters.RunnerProposer`.
         out: directory of the dataset; ``OUT.operator.json`` beside it says what the operator did.
         settings: see :class:`CollectSettings`.
+        skill: what the operator knows; None: the one registered for the rig's task.
         overwrite: replace a dataset that is there.
         progress: called with (kept, wanted) after each rollout.
 
@@ -195,11 +198,11 @@ def collect_corrections(
         What was collected.
 
     Raises:
-        DatasetError: if ``out`` cannot be written.
+        DatasetError: if ``out`` cannot be written, or no correction was worth keeping.
         KeyError: if there is no operator skill for the rig's task.
     """
     settings = settings or CollectSettings()
-    collector = Collector(rig, world, policy, settings)
+    collector = Collector(rig, world, policy, settings, skill)
     features = rig_features(rig, provenance=True)
     with DatasetWriter(
         out, fps=rig.control_rate_hz, features=features, robot_type=rig.name, overwrite=overwrite

@@ -19,7 +19,7 @@ def add_collect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="directory of the dataset of corrections")
     parser.add_argument("--corrections", type=int, default=60, help="stop after so many kept corrections")
     parser.add_argument("--rollouts", type=int, default=200, help="stop after so many episodes")
-    parser.add_argument("--branches", type=int, default=2, help="corrections tried from each first failure")
+    parser.add_argument("--branches", type=int, default=1, help="corrections tried from each first failure")
     parser.add_argument("--seed", type=int, default=0, help="of the first start; the next ones count on")
     parser.add_argument("--execute", type=int, default=None, help="steps of each chunk; default: the policy's own")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

@@ -35,7 +35,7 @@ class OperatorSettings:
         max_corrections: takeovers in one episode, over all branches.
         branch_frames: frames to watch a branch after its last takeover before giving it up.
         min_back, max_back: how many frames before the notice to go back to, at least and at most.
-        max_correction: frames of one correction.
+        min_correction, max_correction: frames of one correction; a shorter one ends with the hand at rest.
         solved_frames: consecutive frames that must look solved.
         control_patience: frames to wait for a control request to be granted.
     """
@@ -46,6 +46,7 @@ class OperatorSettings:
     branch_frames: int = 150
     min_back: int = 5
     max_back: int = 45
+    min_correction: int = 10
     max_correction: int = 40
     solved_frames: int = 3
     control_patience: int = 20
@@ -269,6 +270,8 @@ class ScriptedOperator:
         target = None
         if self._frames < self.settings.max_correction:
             target = self._correction.next(self._episode.memory[-1].glimpse)
+            if target is None and 0 < self._frames < self.settings.min_correction:
+                target = self._hand[1]
         if target is None:
             self.log.add(view.stamp_ns, "corrected", frames=self._frames)
             return self._hand_back(Cue.CORRECTED, "corrected")

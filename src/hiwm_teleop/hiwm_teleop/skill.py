@@ -66,7 +66,7 @@ class Correction(Protocol):
     def next(self, glimpse: Glimpse) -> FloatArray | None:
         """(D,) leader position one control period from now, rad or m; None when the correction is finished.
 
-        Called once a frame, in the control loop: it must not plan.
+        Called once a frame, beside the control loop. Where it takes longer than a frame, the hand rests meanwhile.
         """
         ...
 

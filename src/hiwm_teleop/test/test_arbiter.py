@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from hiwm_rig.codecs import NS_PER_S, Chunk
 from hiwm_rig.contract import load_rig
 from hiwm_rig.types import Driver
 from hiwm_teleop.arbiter import TRANSITIONS, Alignment, Arbiter, ArbiterSettings, Event
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 RIG = load_rig("push_t")
 HOME = np.array(RIG.home)

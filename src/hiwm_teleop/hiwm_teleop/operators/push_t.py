@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from hiwm_rig.contract import Rig
@@ -118,19 +118,39 @@ class PushTSkill:
         return Glimpse(seen.distance, seen.solved, history[-1].joints, seen.pose, seen.clarity)
 
     def plan(self, glimpse: Glimpse, joints: FloatArray, attempt: int, rng: np.random.Generator) -> Correction | None:
-        """One push cycle of a demonstrator: up, over, down, push, back, up; and home when that solves it."""
+        """Push cycles of a demonstrator, as many as fit into a correction: up, over, down, push, back, up; then home.
+
+        The first attempt at a situation is what the demonstrator would do, since equal pictures with equal actions
+        are easiest to learn; another attempt takes the best of other contacts.
+        """
         if not glimpse.clear:
             return None
-        tip = self._kinematics.tip(joints)
-        motion = ToolMotion(self._kinematics, tip, self._period_s, rng)
-        push = None
-        if not self.done(glimpse):
-            # Another attempt at the same situation: as if the tool were elsewhere, so that another push may be best.
-            seen_from = tip[:2] + (rng.normal(0, 0.05, 2) if attempt else 0.0)
-            push = self._planner.plan(glimpse.pose, self.config.goal, seen_from)
+        motion = ToolMotion(self._kinematics, self._kinematics.tip(joints), self._period_s, rng)
+        planner = self._planner if attempt == 0 else self._another_planner(rng)
+        correction = PushCorrection(self.config, motion, self._home, self.done, self._next_push(planner))
+        return correction if correction.begin(glimpse) else None
+
+    def _another_planner(self, rng: np.random.Generator) -> PushPlanner:
+        """A planner that considers other contacts and directions than the demonstrator's."""
+        settings = self.config.demonstrator
+        other = replace(
+            settings,
+            contact_spacing=settings.contact_spacing * rng.uniform(0.7, 1.3),
+            angles=tuple(float(a) for a in rng.uniform(-0.6, 0.6, len(settings.angles))),
+        )
+        return PushPlanner(replace(self.config, demonstrator=other), self._period_s)
+
+    def _next_push(self, planner: PushPlanner) -> Callable[[Glimpse, FloatArray], Push | None]:
+        def plan(glimpse: Glimpse, tip: FloatArray) -> Push | None:
+            push = planner.plan(glimpse.pose, self.config.goal, tip)
             if push is None:
                 return None
-        return PushCorrection(self.config, motion, push, self._home, self.done)
+            settings, tool = self.config.demonstrator, self.config.tool
+            end = push.start + push.direction * push.steps * settings.push_speed * self._period_s
+            corners = [[*push.start, tool.travel_height], [*push.start, tool.push_height], [*end, tool.push_height]]
+            return push if all(self._kinematics.reachable(c) for c in corners) else None
+
+        return plan
 
     def done(self, glimpse: Glimpse) -> bool:
         """Whether a demonstrator would stop pushing here."""
@@ -147,50 +167,90 @@ class PushTSkill:
 
 
 class PushCorrection:
-    """One push cycle as the demonstrator does it, with the same heights and speeds.
+    """Push cycles as the demonstrator does them, with the same heights and speeds, while there is time.
 
-    Up, over, down, push until it fits or the planned length is reached, a little back, up. Where it fits then, the
-    tool goes home and holds still: stopping is part of the skill, and policies fail at it.
+    Up, over, down, push until it fits or the planned length is reached, a little back, up; again if another cycle
+    still fits into the correction. Where the T fits, the tool goes home and holds still: stopping is part of the
+    skill, and policies fail at it.
     """
 
     def __init__(
         self,
         config: PushTConfig,
         motion: ToolMotion,
-        push: Push | None,
         home: FloatArray,
         done: Callable[[Glimpse], bool],
+        plan: Callable[[Glimpse, FloatArray], Push | None],
+        frames: int = 40,
     ) -> None:
-        """Args: config: of the task; motion: the hand; push: None to withdraw only; home: (3,) m; done: solved?"""
+        """Make the hand ready.
+
+        Args:
+            config: of the task.
+            motion: the hand, where the tool is.
+            home: (3,) tool position to withdraw to, m.
+            done: whether what is seen is solved.
+            plan: the next push for what is seen, with the tool at (3,) m.
+            frames: of a correction, at most.
+        """
         self._config = config
         self._motion = motion
-        self._push = push
         self._home = home
         self._done = done
+        self._plan = plan
+        self._left = frames
         self._glimpse: Glimpse | None = None
+        self._push: Push | None = None
         self._script = self._run()
+
+    def begin(self, glimpse: Glimpse) -> bool:
+        """Plan the first push; whether there is anything to do."""
+        self._glimpse = glimpse
+        if not self._fits():
+            self._push = self._plan(glimpse, self._motion.position)
+        return self._fits() or self._push is not None
 
     def next(self, glimpse: Glimpse) -> FloatArray | None:
         """See :class:`~hiwm_teleop.skill.Correction`. Ends early where the arm cannot reach."""
-        self._glimpse = glimpse
+        if glimpse.clear:
+            self._glimpse = glimpse
+        self._left -= 1
         try:
             return next(self._script, None)
         except UnreachableError:
             return None
 
     def _run(self) -> Iterator[FloatArray]:
-        settings, tool, motion = self._config.demonstrator, self._config.tool, self._motion
+        settings, motion = self._config.demonstrator, self._motion
         yield from self._raise()
-        if self._push is not None:
-            yield from motion.to([*self._push.start, tool.travel_height], settings.travel_speed)
-            yield from motion.to([*self._push.start, tool.push_height], settings.lower_speed)
-            yield from self._forward(self._push)
-            back = motion.position[:2] - 0.01 * self._push.direction
-            yield from motion.to([*back, tool.push_height], settings.push_speed)
-            yield from self._raise()
+        while self._push is not None:
+            yield from self._cycle(self._push)
+            self._push = None if self._fits() else self._another()
         if self._fits():
             yield from motion.to(self._home, settings.travel_speed)
-            yield from motion.hold(settings.hold_steps)
+            yield from motion.hold(2 * settings.hold_steps)
+
+    def _another(self) -> Push | None:
+        """The next push, if there is time for it; looking and thinking, the hand rests."""
+        assert self._glimpse is not None
+        push = self._plan(self._glimpse, self._motion.position)
+        return push if push is not None and self._cycle_frames(push) <= self._left else None
+
+    def _cycle_frames(self, push: Push) -> int:
+        """Control periods of one cycle."""
+        settings, tool = self._config.demonstrator, self._config.tool
+        lift = (tool.travel_height - tool.push_height) / settings.lower_speed
+        away = float(np.linalg.norm(push.start - self._motion.position[:2])) / settings.travel_speed
+        return int(np.ceil((away + 2 * lift) / 0.1)) + push.steps + 3
+
+    def _cycle(self, push: Push) -> Iterator[FloatArray]:
+        settings, tool, motion = self._config.demonstrator, self._config.tool, self._motion
+        yield from motion.to([*push.start, tool.travel_height], settings.travel_speed)
+        yield from motion.to([*push.start, tool.push_height], settings.lower_speed)
+        yield from self._forward(push)
+        back = motion.position[:2] - 0.01 * push.direction
+        yield from motion.to([*back, tool.push_height], settings.push_speed)
+        yield from self._raise()
 
     def _forward(self, push: Push) -> Iterator[FloatArray]:
         settings, tool = self._config.demonstrator, self._config.tool
