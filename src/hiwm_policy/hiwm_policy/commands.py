@@ -22,7 +22,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="directory of the policy; a training there is continued"
     )
-    parser.add_argument("--steps", type=int, default=14_000, help="optimiser steps")
+    parser.add_argument("--steps", type=int, default=10_000, help="optimiser steps")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=6e-4)
     parser.add_argument("--demos", type=int, default=None, help="use only the first so many demonstrations")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 import numpy as np
@@ -157,7 +158,7 @@ def _run_jobs(jobs: Sequence[tuple[Any, ...]]) -> Iterator[EpisodeResult]:
     try:
         running = len(processes)
         while running:
-            item = queue.get()
+            item = _next_item(queue, processes)
             if isinstance(item, EpisodeResult):
                 yield item
             elif item is None:
@@ -168,6 +169,19 @@ def _run_jobs(jobs: Sequence[tuple[Any, ...]]) -> Iterator[EpisodeResult]:
         for process in processes:
             process.terminate()
             process.join()
+
+
+def _next_item(queue: Any, processes: Sequence[Any]) -> Any:
+    """The next message; a process that died without one (killed, out of memory) is an error, not a wait for ever."""
+    while True:
+        dead = [p.exitcode for p in processes if p.exitcode not in (None, 0)]
+        try:
+            return queue.get(timeout=1.0)
+        except Empty:
+            if dead:
+                raise RuntimeError(f"an evaluation process died with exit code {dead[0]}") from None
+            if all(p.exitcode == 0 for p in processes):
+                raise RuntimeError("the evaluation processes ended without a result") from None
 
 
 def _work_into(queue: Any, *job: Any) -> None:

@@ -43,7 +43,7 @@ class TrainConfig(BaseModel):
     """How long and how fast to train."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    steps: int = Field(default=14_000, ge=1)
+    steps: int = Field(default=10_000, ge=1)
     batch_size: int = Field(default=64, ge=1, description="per process")
     learning_rate: float = Field(default=6e-4, gt=0)
     final_learning_rate: float = Field(default=0.02, ge=0, le=1, description="as a fraction of the learning rate")
