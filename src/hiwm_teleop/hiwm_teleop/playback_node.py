@@ -53,11 +53,11 @@ class PlaybackNode(Node):
             Phase.PAUSE: lambda: self._control(Driver.PAUSED),
             Phase.END: self._end,
         }
-        self._names = {kind: self.create_client(kind, name) for kind, name in self._services()}
+        self._calls = {kind: self.create_client(kind, name) for kind, name in self._wanted()}
         self.create_timer(self.rig.period_s / TICKS_PER_PERIOD, self._tick)
 
     @staticmethod
-    def _services() -> list[tuple[type, str]]:
+    def _wanted() -> list[tuple[type, str]]:
         return [
             (Reset, "/hiwm/reset"),
             (StartEpisode, "/hiwm/start_episode"),
@@ -72,7 +72,7 @@ class PlaybackNode(Node):
 
     def _on_world(self, msg: WorldState) -> None:
         self._snapshot = int(msg.snapshot_id)
-        ready = all(client.service_is_ready() for client in self._names.values())
+        ready = all(client.service_is_ready() for client in self._calls.values())
         if self.tape.phase is Phase.WAIT and ready:
             self._go(Cue.RIG_SEEN)
 
@@ -104,7 +104,7 @@ class PlaybackNode(Node):
             elif self.tape.phase is phase and phase is not Phase.ALIGN:
                 self._go(Cue.SERVED)
 
-        self._names[kind].call_async(request).add_done_callback(answered)
+        self._calls[kind].call_async(request).add_done_callback(answered)
 
     def _go(self, cue: Cue) -> None:
         before = self.tape.phase
