@@ -239,7 +239,12 @@ def test_droid_episodes_become_a_virtual_robot(tmp_path, monkeypatch):
     monkeypatch.setattr(prepare, "train", lambda o: train(TrainOptions(**{**o.__dict__, "smoke": True})))
     monkeypatch.setattr(prepare, "HORIZONS", (1, 3))
     monkeypatch.setattr(prepare, "TRUST_HORIZON", 4)
-    made = prepare_droid(DROID, tmp_path)
+    source = tmp_path / "few"
+    for name in ("train/6", "val/199"):  # the shortest episode of each split
+        (source / "annotation" / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / "annotation" / f"{name}.json").symlink_to(DROID / "annotation" / f"{name}.json")
+    (source / "videos").symlink_to(DROID / "videos")
+    made = prepare_droid(source, tmp_path / "out")
     assert set(made.evaluation["horizons"]["3"]["per_camera"]) == {"exterior_1", "exterior_2", "wrist"}
     limits = load_rig("droid").joints
     positions = np.array(json.loads(made.leader.read_text())["positions"])
