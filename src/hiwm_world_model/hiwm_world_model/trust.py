@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 TRUST_FILE = "trust.safetensors"
 HORIZON = 60
 STRIDE = 15
-MAX_WINDOWS = 400
+MAX_WINDOWS = 160
 RIDGE = 1e-2
 CLIP = 6.0
 _FIELDS = ("mean", "scale", "weight", "bias")
@@ -163,9 +163,9 @@ def fit(samples: Samples, threshold: float | None = None) -> TrustHead:
     """
     from hiwm_world_model.interface import ModelError
 
-    limit = float(np.median(samples.error)) if threshold is None else threshold
-    right = samples.error <= limit
     train = samples.fold == 0
+    limit = float(np.median(samples.error[train])) if threshold is None and train.any() else (threshold or 0.0)
+    right = samples.error <= limit
     if train.sum() < 20 or right[train].all() or not right[train].any():
         raise ModelError(
             f"trust cannot be fitted: {int(train.sum())} predictions, of which {int(right[train].sum())} are right "
