@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
+from hiwm_rig.contract import Rig, parse_rig
 from mcap.exceptions import McapError
 from mcap.records import Channel, Message, Metadata, Schema
 from mcap.stream_reader import StreamReader
@@ -169,6 +170,16 @@ class Bag:
         self._definitions[name] = text
         types = get_types_from_msg(text, name)
         self._store.register({k: v for k, v in types.items() if k not in self._store.fielddefs})
+
+
+def rig_of_bag(bag: Bag) -> Rig | None:
+    """The rig whose file is kept with the bag; None in foreign bags.
+
+    Raises:
+        RigFileError: if the kept text is no rig file.
+    """
+    text = bag.metadata.get("rig")
+    return None if text is None else parse_rig(text, f"{bag.path} (rig file kept with the bag)")
 
 
 def _storage_files(path: Path) -> list[Path]:

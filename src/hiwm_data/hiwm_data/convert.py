@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from hiwm_rig.codecs import NS_PER_S
-from hiwm_rig.contract import Rig, parse_rig
+from hiwm_rig.contract import Rig
 from hiwm_rig.types import Driver, Image, Outcome
 from tqdm import tqdm
 
 from hiwm_data.align import AlignedFrame, RigStreams
-from hiwm_data.bag_reader import Bag, BagError
+from hiwm_data.bag_reader import Bag, BagError, rig_of_bag
 from hiwm_data.features import ACTION, IMAGE_PREFIX, STATE, SUCCESS, rig_features
 from hiwm_data.segments import Segment, Segmenter
 from hiwm_data.writer import DatasetWriter
@@ -88,16 +88,6 @@ class ImageSpool:
         """[T, H, W, 3] of these rows."""
         shape = (self._counts[camera], *self._shapes[camera])
         return np.memmap(self._paths[camera], dtype=np.uint8, mode="r", shape=shape)[list(rows)]
-
-
-def rig_of_bag(bag: Bag) -> Rig | None:
-    """The rig whose file is kept with the bag; None in foreign bags.
-
-    Raises:
-        RigFileError: if the kept text is no rig file.
-    """
-    text = bag.metadata.get("rig")
-    return None if text is None else parse_rig(text, f"{bag.path} (rig file kept with the bag)")
 
 
 def convert_bags(

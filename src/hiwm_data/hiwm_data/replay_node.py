@@ -9,15 +9,16 @@ from typing import Any
 from hiwm_rig.contract import Rig
 from hiwm_rig.rig_node import StartupError, run_node
 from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 
-from hiwm_data.bag_reader import Bag, BagError, BagMessage
-from hiwm_data.convert import rig_of_bag
+from hiwm_data.bag_reader import Bag, BagError, BagMessage, rig_of_bag
 from hiwm_data.recorder_node import message_class, topic_qos
 from hiwm_data.topics import TopicSpec, rig_topics
 
 _TICK_S = 0.002
+_ACK_S = 5
 
 
 class ReplayNode(Node):
@@ -86,6 +87,9 @@ class ReplayNode(Node):
             self._next = next(self._messages, None)
         if self._next is None:
             if not self.loop:
+                # Reliable subscribers get the last messages before the publishers go.
+                for publisher in self._out.values():
+                    publisher.wait_for_all_acked(Duration(seconds=_ACK_S))
                 self.get_logger().info(f"played {self.published} messages")
                 raise ExternalShutdownException
             self._begin()

@@ -16,6 +16,8 @@ WORLD_STATE = "hiwm_msgs/msg/WorldState"
 DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
 
 _RECORDER_DEPTH = 100
+_IMAGE_DEPTH = 50
+"""Images the middleware may keep for a recorder that gets no processor time: five seconds at 10 Hz."""
 _NO_DURATION = "{sec: 9223372036, nsec: 854775807}"
 
 
@@ -58,7 +60,7 @@ def rig_topics(rig: Rig) -> list[TopicSpec]:
     """Every topic of a rig and of the nodes around it."""
     specs: list[TopicSpec] = []
     for camera in rig.cameras:
-        specs.append(_spec(camera.image_topic, IMAGE, rig.qos.images, 10))
+        specs.append(_spec(camera.image_topic, IMAGE, rig.qos.images, _IMAGE_DEPTH))
         specs.append(_spec(camera.info_topic, CAMERA_INFO, rig.qos.images))
     for arm in rig.arms:
         specs.append(_spec(arm.joint_states, JOINT_STATE, rig.qos.joint_states))
