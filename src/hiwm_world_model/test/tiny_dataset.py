@@ -26,7 +26,8 @@ def write_tiny_dataset(root: Path, episodes: int = 6) -> Path:
             rng = np.random.default_rng(episode)
             action = np.array(rig.home) + np.cumsum(rng.normal(0, 0.05, (LENGTH, 7)), 0) * [1, 1, 1, 1, 1, 1, 0]
             state = np.vstack([np.array(rig.home), action[:-1]])
-            images = np.full((LENGTH, 128, 128, 3), 120, np.uint8)
+            light = (60 + 5 * np.arange(LENGTH) + episode).astype(np.uint8)
+            images = np.broadcast_to(light[:, None, None, None], (LENGTH, 128, 128, 3)).copy()
             for t in range(LENGTH):
                 x = int(np.clip(64 + 100 * state[t, 0], 8, 120))
                 images[t, 58:70, x - 6 : x + 6] = (220, 30, 30)
