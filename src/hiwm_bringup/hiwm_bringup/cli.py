@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -184,6 +185,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command is None:
         wants_help = words[0] in _GROUPS and set(words[1:]) & {"-h", "--help"}
         return 0 if _fail(words) and wants_help else EXIT_USAGE
+    # A script that starts this in its background has Ctrl-C ignored; what stops a command must still stop it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return _run(command, words[len(command.words) :])
     except KeyboardInterrupt:

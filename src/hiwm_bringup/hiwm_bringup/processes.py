@@ -77,14 +77,18 @@ def node_command(spec: NodeSpec, parameter_dir: Path, parameter_files: Sequence[
     return command
 
 
-def die_with_parent() -> Callable[[], None] | None:
-    """A ``preexec_fn`` after which the kernel ends the child when its parent dies, however it dies; None off Linux."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None, use_errno=True)
+def child_setup() -> Callable[[], None]:
+    """A ``preexec_fn`` for child processes.
+
+    After it Ctrl-C reaches the child even where this process was started in the background of a script, which ignores
+    it; and on Linux the kernel ends the child when its parent dies, however it dies.
+    """
+    libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
     def prepare() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if libc is not None:
+            libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
     return prepare
 
@@ -152,7 +156,7 @@ class Supervisor:
         """
         scratch = Path(self._scratch.name)
         commands = [(spec, node_command(spec, scratch, self._parameter_files)) for spec in self._specs]
-        prepare = die_with_parent()
+        prepare = child_setup()
         for spec, command in commands:
             process = subprocess.Popen(
                 command,

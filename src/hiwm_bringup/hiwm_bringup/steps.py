@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
-from hiwm_bringup.processes import die_with_parent, signal_group
+from hiwm_bringup.processes import child_setup, signal_group
 
 _PATIENCE_S = (8.0, 3.0, 2.0)
 
@@ -39,7 +39,7 @@ def hiwm(words: Sequence[str], env: Mapping[str, str]) -> None:
     """
     note(f"$ hiwm {shlex.join(words)}")
     command = [sys.executable, "-m", "hiwm_bringup.cli", *words]
-    process = subprocess.Popen(command, env=dict(env), start_new_session=True, preexec_fn=die_with_parent())
+    process = subprocess.Popen(command, env=dict(env), start_new_session=True, preexec_fn=child_setup())
     try:
         code = process.wait()
     except BaseException:

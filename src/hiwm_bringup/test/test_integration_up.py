@@ -95,7 +95,11 @@ def test_a_second_graph_on_the_same_topics_is_refused_and_the_first_lives_on(sta
     assert first.wait(30) == 0
 
 
-def test_ctrl_c_in_the_session_of_the_demo_leaves_no_process(start, models, tmp_path):
+def test_ctrl_c_in_the_session_of_the_demo_leaves_no_process(start, models, tmp_path, monkeypatch):
+    (tmp_path / "root" / "models").mkdir(parents=True)
+    for name, source in (("world", "world"), ("base", "base"), ("hiwm", "base")):
+        (tmp_path / "root" / "models" / f"push_t_{name}").symlink_to(models / f"push_t_{source}")
+    monkeypatch.setenv("HIWM_ROOT", str(tmp_path / "root"))
     process = start("demo", "--out", str(tmp_path / "demo"))
     wait_until(lambda: len(family(process)) >= 5, 90, "the nodes of the session")
     children = family(process)
@@ -108,7 +112,8 @@ def test_ctrl_c_in_the_session_of_the_demo_leaves_no_process(start, models, tmp_
 
 def test_ctrl_c_in_a_later_step_of_the_demo_leaves_no_process(tmp_path):
     code = (
-        "import os, sys; from hiwm_bringup.steps import hiwm;"
+        "import os, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from hiwm_bringup.steps import hiwm;"
         f"hiwm(['data', 'generate', '--out', {str(tmp_path / 'd')!r}, '--demos', '200', '--workers', '2'], os.environ)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, start_new_session=True)
