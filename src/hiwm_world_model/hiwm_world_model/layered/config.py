@@ -37,7 +37,6 @@ class LayeredConfig(_Frozen):
     joints: int = Field(gt=0)
     camera: str
     sizes: Sizes
-    arm_keypoints: int = Field(default=0, ge=0, description="learned points of the arm renderer")
     members: int = Field(default=3, ge=1, description="dynamics networks; their spread says how sure they are")
     substeps: int = Field(default=2, ge=1, description="dynamics substeps within a control period")
 
@@ -45,11 +44,10 @@ class LayeredConfig(_Frozen):
 class TrainSettings(_Frozen):
     """Length of the stages at budget 1 and batch sizes."""
 
-    arm_keypoints: int = 8
     joint_steps: int = 4000
-    arm_steps: int = 1000
+    arm_steps: int = 800
     encoder_steps: int = 1000
-    render_steps: int = 2200
+    render_steps: int = 1600
     dynamics_steps: int = 2500
     success_steps: int = 1500
     image_batch: int = 16

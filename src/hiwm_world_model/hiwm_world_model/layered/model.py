@@ -46,14 +46,14 @@ class LayeredWorldModel(WorldModel):
             expected = (self.settings.height, self.settings.width, 3)
             raise ValueError(f"camera '{self.settings.camera}': expected images {expected}, got {frames.shape[2:]}")
         positions = torch.as_tensor(np.array(joints, np.float32), device=self.device)
-        now = positions[:, -1]
+        now = positions[:, -1].clone()
         image = torch.from_numpy(np.array(frames[:, -1])).to(self.device).permute(0, 3, 1, 2).float()
         image = image / BYTES
         with self._autocast():
             pose = pose_of(self.networks.encode(image, now))
         tensors = {
             "joints": now,
-            "previous": positions[:, -2] if positions.shape[1] > 1 else now,
+            "previous": (positions[:, -2] if positions.shape[1] > 1 else now).clone(),
             "pose": pose,
             "members": pose[:, None].repeat(1, self.settings.members, 1),
             "doubt": torch.zeros(len(pose), 2, device=self.device),

@@ -25,7 +25,7 @@ class LayeredNetworks(nn.Module):
         size = (config.height, config.width)
         unit = plane_unit(config.sizes.radius, config.width)
         self.joints = JointPredictor(config.joints)
-        self.arm = ArmRenderer(config.joints, size, keypoints=config.arm_keypoints)
+        self.arm = ArmRenderer(config.joints, size)
         self.encoder = PoseEncoder(config.sizes, size, unit)
         self.renderer = ObjectRenderer(config.joints, config.sizes.patch_half, PlaneView(unit=unit), size)
         self.dynamics = PoseDynamics(config.joints, PlaneView(unit=unit), config.members, config.substeps)

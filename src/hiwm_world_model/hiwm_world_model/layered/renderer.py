@@ -68,7 +68,7 @@ class ObjectRenderer(nn.Module):
         self, joints: int, half: int, view: PlaneView, size: tuple[int, int], width: int = 80, hidden: int = 3
     ) -> None:
         super().__init__()
-        self.half, self.size, self.view = half, size, view
+        self.reach, self.size, self.view = half, size, view
         if 2 * half > min(size):
             raise ValueError(f"the object's patch of {2 * half} pixels does not fit into an image of {size}")
         inputs = 4 + 8 * len(FREQUENCIES) + 4 + 4 + 2
@@ -82,9 +82,9 @@ class ObjectRenderer(nn.Module):
     def _pixels(self, pose: Tensor, every: int, phase: tuple[int, int]) -> tuple[Tensor, Tensor]:
         height, width = self.size
         centre = image_to_pixels(pose[:, :2].detach(), self.size).floor().long()
-        reach = torch.arange(-self.half, self.half, device=pose.device)
-        columns = centre[:, 0].clamp(self.half, width - self.half)[:, None] + reach
-        rows = centre[:, 1].clamp(self.half, height - self.half)[:, None] + reach
+        offsets = torch.arange(-self.reach, self.reach, device=pose.device)
+        columns = centre[:, 0].clamp(self.reach, width - self.reach)[:, None] + offsets
+        rows = centre[:, 1].clamp(self.reach, height - self.reach)[:, None] + offsets
         return rows[:, phase[0] :: every, None], columns[:, None, phase[1] :: every]
 
     def _features(self, pose: Tensor, joints: Tensor, rows: Tensor, columns: Tensor, detail: float) -> list[Tensor]:

@@ -46,7 +46,7 @@ class SuccessHead(nn.Module):
             optimiser.zero_grad()
             loss = nn.functional.binary_cross_entropy_with_logits(logits * scale + shift, targets)
             loss = loss + 1e-4 * (scale - 1) ** 2
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             return loss
 
         optimiser.step(closure)

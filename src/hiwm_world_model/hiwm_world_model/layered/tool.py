@@ -75,7 +75,7 @@ def fit_tool(
         rows = torch.from_numpy(rng.integers(0, len(target), BATCH))
         loss = F.smooth_l1_loss(dynamics.tool(joints[rows]) * 64, target[rows] * 64, beta=0.5)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
     return {"direction": float(best), "tool_loss": float(loss), "contact_distance": score[best]}
 

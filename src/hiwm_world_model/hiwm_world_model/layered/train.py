@@ -68,7 +68,7 @@ class Pipeline:
         height, width = self.recording.size
         return LayeredConfig(
             height=height, width=width, joints=self.recording.joints.shape[1],
-            camera=self.spec.cameras[0].name, sizes=sizes, arm_keypoints=self.run.settings.arm_keypoints,
+            camera=self.spec.cameras[0].name, sizes=sizes,
         )  # fmt: skip
 
     def _frames(self, rng: np.random.Generator, progress: float) -> Batch:
@@ -77,8 +77,7 @@ class Pipeline:
 
     def _arm(self, predictor: JointPredictor) -> ArmRenderer:
         self.run.train("joints", predictor, lambda: self._joints(predictor))
-        keypoints = self.run.settings.arm_keypoints
-        arm = ArmRenderer(self.recording.joints.shape[1], self.recording.size, keypoints=keypoints)
+        arm = ArmRenderer(self.recording.joints.shape[1], self.recording.size)
 
         def fit() -> Mapping[str, float]:
             arm.background.copy_(median_background(self.recording, self.rng(1))[None])

@@ -8,45 +8,6 @@ from torch import Tensor, nn
 from hiwm_world_model.nets.blocks import ResBlock, conv, initialise
 
 UPSAMPLING = 8  # the decoder's last layers: pixel shuffles by 2 and 4
-KEYPOINT_SCALES = (0.12, 0.35)  # of the bumps around a keypoint, in half image sizes
-EMBEDDING = 64
-COARSE = 5  # layers of the decoder up to the first pixel shuffle
-
-
-class Keypoints(nn.Module):
-    """Learned points that move with the joints, drawn on a grid: [B, 5 D] features -> [B, 6 K, h, w].
-
-    A decoder without them has to learn every place of a link anew; with them it learns a link's look around a point.
-    """
-
-    def __init__(self, joints: int, points: int, grid: tuple[int, int]) -> None:
-        super().__init__()
-        self.points = points
-        self.net = nn.Sequential(nn.Linear(joints * 5, 128), nn.SiLU(), nn.Linear(128, 2 * points))
-        y, x = torch.meshgrid(
-            (torch.arange(grid[0]) + 0.5) * (2 / grid[0]) - 1, (torch.arange(grid[1]) + 0.5) * (2 / grid[1]) - 1,
-            indexing="ij",
-        )  # fmt: skip
-        self.register_buffer("where", torch.stack([x, y]), persistent=False)
-
-    where: Tensor
-
-    @property
-    def channels(self) -> int:
-        """Number of output channels."""
-        return 3 * len(KEYPOINT_SCALES) * self.points
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Bumps around every keypoint and the signed offsets within them."""
-        with torch.autocast(features.device.type, enabled=False):  # places are finer than bf16
-            place = self.net(features.float()).view(-1, self.points, 2, 1, 1)
-            offset = self.where[None, None] - place
-            distance = offset.square().sum(2, keepdim=True)
-            out = []
-            for scale in KEYPOINT_SCALES:
-                bump = torch.exp(-distance / (2 * scale**2))
-                out += [bump, bump * offset * (1.5 / scale)]
-            return torch.cat(out, 2).flatten(1, 2)
 
 
 class ArmRenderer(nn.Module):
@@ -62,9 +23,7 @@ class ArmRenderer(nn.Module):
     std: Tensor
     contrast: Tensor
 
-    def __init__(
-        self, joints: int, size: tuple[int, int] = (128, 128), width: int = 48, code: int = 32, keypoints: int = 0
-    ) -> None:
+    def __init__(self, joints: int, size: tuple[int, int] = (128, 128), width: int = 48, code: int = 32) -> None:
         super().__init__()
         height, cols = size
         if height % UPSAMPLING or cols % UPSAMPLING:
@@ -77,13 +36,6 @@ class ArmRenderer(nn.Module):
             conv(code, width), ResBlock(width), nn.SiLU(), conv(width, width * 4), nn.PixelShuffle(2),
             ResBlock(width), nn.SiLU(), conv(width, 3 * 16), nn.PixelShuffle(4),
         )  # fmt: skip
-        self.keypoints: Keypoints | None = None
-        if keypoints:
-            fine = (self.grid[0] * 2, self.grid[1] * 2)
-            self.keypoints = Keypoints(joints, keypoints, fine)
-            self.embed = nn.Sequential(nn.Linear(joints * 5, EMBEDDING), nn.SiLU())
-            self.mix = conv(width + self.keypoints.channels, width)
-            self.detail = nn.ModuleList(ResBlock(width, EMBEDDING) for _ in range(2))
         self.position = nn.Parameter(torch.randn(1, code, *self.grid) * 0.2)
         self.register_buffer("background", torch.zeros(1, 3, height, cols))
         self.register_buffer("mean", torch.zeros(joints))
@@ -118,17 +70,7 @@ class ArmRenderer(nn.Module):
         q = (joints - self.mean) / self.std
         features = torch.cat([q, q.sin(), q.cos(), (2 * q).sin(), (2 * q).cos()], -1)
         code = self.lift(features).view(-1, self.code, *self.grid) + self.position
-        code = code.contiguous(memory_format=torch.channels_last)
-        if self.keypoints is None:
-            drawn = self.net(code)
-        else:
-            coarse = self.net[:COARSE](code)
-            h = self.mix(torch.cat([coarse, self.keypoints(features).to(coarse.dtype)], 1))
-            embedding = self.embed(features)
-            for block in self.detail:
-                h = block(h, embedding)
-            drawn = self.net[COARSE + 1 :](h)  # the refined features take the place of the plain residual block
-        colour = self.background + drawn.float()
+        colour = self.background + self.net(code.contiguous(memory_format=torch.channels_last)).float()
         return colour, self.coverage(colour)
 
 
