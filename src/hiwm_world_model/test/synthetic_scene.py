@@ -9,8 +9,8 @@ import numpy as np
 from hiwm_world_model.layered.data import EpisodeSpan, Recording
 
 SIZE, FINE = 64, 4
-SHAPE = np.array([[-6, -8], [-1, -8], [-1, 3], [7, 3], [7, 8], [-6, 8]], float)  # centre of area near the origin
-SHAPE -= np.array([-1.03, 1.03])
+SHAPE = np.array([[-6, -8], [-1, -8], [-1, 3], [7, 3], [7, 8], [-6, 8]], float)
+SHAPE -= np.array([-4 / 3, 11 / 6])  # the centre of area
 REACH, TOOL = 7.0, 2.0
 
 

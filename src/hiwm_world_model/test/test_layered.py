@@ -29,8 +29,8 @@ from synthetic_scene import SIZE, Scene, make_scene
 pytestmark = pytest.mark.timeout(600)  # the first test waits for the training
 
 SETTINGS = TrainSettings(
-    joint_steps=300, arm_steps=220, encoder_steps=220, render_steps=260, dynamics_steps=260, success_steps=150,
-    image_batch=12, encoder_batch=32, dynamics_batch=48, discovery_frames=700, unroll=8,
+    joint_steps=250, arm_steps=220, encoder_steps=170, render_steps=180, dynamics_steps=180, success_steps=120,
+    image_batch=10, encoder_batch=32, dynamics_batch=48, discovery_frames=700, unroll=8,
 )  # fmt: skip
 SPEC = ModelSpec(
     rig="toy", joint_names=("x", "y"), cameras=(CameraSpec(name="top", height=SIZE, width=SIZE),), control_rate_hz=10
