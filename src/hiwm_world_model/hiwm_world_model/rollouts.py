@@ -39,7 +39,7 @@ class Prediction:
     """One step of a batch of windows.
 
     Attributes:
-        step: steps since the last real frame, from 1 on.
+        step: steps since the last real frame.
         windows: [W] indices of the windows that still have a real frame to compare with.
         rows: [W] dataset rows of those real frames.
         result: the model's prediction, B windows.
@@ -105,9 +105,17 @@ def real_images(dataset: Dataset, cameras: Sequence[str]) -> dict[str, Images]:
 
 
 def open_loop(
-    model: WorldModel, dataset: Dataset, windows: Sequence[Window], horizon: int, batch: int = BATCH
+    model: WorldModel,
+    dataset: Dataset,
+    windows: Sequence[Window],
+    horizon: int,
+    batch: int = BATCH,
+    start: bool = False,
 ) -> Iterator[Prediction]:
-    """Predict all windows from their last real frame with the recorded actions, a batch at a time."""
+    """Predict all windows from their last real frame with the recorded actions, a batch at a time.
+
+    With ``start`` what the model shows at the last real frame itself comes first, as step 0.
+    """
     frames = real_images(dataset, [c.name for c in model.spec.cameras])
     joints = np.asarray(dataset.column(STATE_COLUMN), np.float32)
     actions = np.asarray(dataset.column(ACTION_COLUMN), np.float32)
@@ -115,12 +123,14 @@ def open_loop(
     for begin in range(0, len(windows), batch):
         part = windows[begin : begin + batch]
         index = np.arange(begin, begin + len(part))
-        start = np.array([w.row for w in part])
+        origin = np.array([w.row for w in part])
         length = np.array([w.length for w in part])
-        rows = np.maximum(start[:, None] + context, np.array([w.first for w in part])[:, None])
+        rows = np.maximum(origin[:, None] + context, np.array([w.first for w in part])[:, None])
         state = model.encode({k: _take(v, rows) for k, v in frames.items()}, joints[rows])
+        if start:
+            yield Prediction(0, index, origin, model.observe(state), np.arange(len(part)))
         for step in range(1, min(horizon, int(length.max())) + 1):
-            at = start + np.minimum(step, length)
+            at = origin + np.minimum(step, length)
             result = model.step(state, actions[at - 1])
             state = result.state
             live = np.flatnonzero(length >= step)

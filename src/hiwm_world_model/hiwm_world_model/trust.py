@@ -129,7 +129,7 @@ def fold_of(episodes: Sequence[Episode]) -> dict[int, int]:
 def collect_samples(
     model: WorldModel, dataset: Dataset, split: str = "val", horizon: int = HORIZON, stride: int = STRIDE
 ) -> Samples:
-    """Predict held-out episodes open loop; every third step gives a sample."""
+    """Predict held-out episodes open loop; steps 0 to 3 and then every third give a sample."""
     from hiwm_world_model.rollouts import held_out, open_loop, real_images, windows_of
 
     episodes = held_out(dataset, split)
@@ -140,9 +140,9 @@ def collect_samples(
     features, errors, fold, steps = [], [], [], []
     total = sum(w.length for w in windows)
     with tqdm(total=total, desc="trust: open-loop errors", unit="frame") as bar:
-        for prediction in open_loop(model, dataset, windows, horizon):
-            bar.update(len(prediction.windows))
-            if prediction.step % 3:
+        for prediction in open_loop(model, dataset, windows, horizon, start=True):
+            bar.update(len(prediction.windows) if prediction.step else 0)
+            if prediction.step % 3 and prediction.step > 3:
                 continue
             with torch.inference_mode():
                 rows = model.features(prediction.result.state).float().cpu().numpy()

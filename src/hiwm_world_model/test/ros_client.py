@@ -30,7 +30,7 @@ class Process:
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         self.popen = subprocess.Popen(command, env=environment, **pipes)
 
-    def output_after_exit(self, timeout: float = 30.0) -> str:
+    def output_after_exit(self, timeout: float = 90.0) -> str:
         try:
             return self.popen.communicate(timeout=timeout)[0]
         finally:
@@ -81,7 +81,7 @@ class RigUser:
 
         self.node.create_subscription(message_type, topic, arrived, qos)
 
-    def until(self, condition: Callable[[], Any], timeout: float = 20.0) -> Any:
+    def until(self, condition: Callable[[], Any], timeout: float = 60.0) -> Any:
         deadline = time.monotonic() + timeout
         while not (value := condition()):
             if time.monotonic() > deadline:
@@ -92,7 +92,7 @@ class RigUser:
     def of(self, kind: str) -> list[Any]:
         return [m for k, _, m in self.log if k == kind]
 
-    def next(self, kind: str, count: int = 1, timeout: float = 20.0) -> Any:
+    def next(self, kind: str, count: int = 1, timeout: float = 60.0) -> Any:
         """The newest message of a kind, once ``count`` more have come."""
         target = len(self.of(kind)) + count
         self.until(lambda: len(self.of(kind)) >= target, timeout)

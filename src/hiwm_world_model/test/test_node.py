@@ -20,6 +20,7 @@ from hiwm_msgs.msg import EpisodeEvent
 from hiwm_msgs.srv import Branch, ListSnapshots, Pause, Reset, Rollback, Step
 
 RIG = load_rig("push_t")
+pytestmark = pytest.mark.timeout(240)  # processes that start on a busy machine
 HOME = np.array(RIG.home)
 
 
@@ -183,7 +184,7 @@ def domain() -> Iterator[int]:
 def test_kill_9_and_a_restart_resume_the_tree(model_dir: Path, tmp_path: Path, domain: int) -> None:
     command = node_command(f"model:={model_dir}", f"journal:={tmp_path / 'session.db'}")
     process, user = Process(command, domain), RigUser(RIG, domain)
-    user.next("world", 8, timeout=40)
+    user.next("world", 8, timeout=90)
     assert user.call(Rollback, "/hiwm/rollback", snapshot_id=-1, steps=2).success
     user.next("world", 3)
     process.kill()
@@ -193,7 +194,7 @@ def test_kill_9_and_a_restart_resume_the_tree(model_dir: Path, tmp_path: Path, d
     user.log.clear()
     process = Process(command, domain)
     try:
-        again = user.next("world", timeout=40)
+        again = user.next("world", timeout=90)
         assert again.snapshot_id >= last.snapshot_id - 1 and again.branch_id == last.branch_id
         assert stamp_to_ns(again.header.stamp) > stamp_to_ns(last.header.stamp)
         listed = user.call(ListSnapshots, "/hiwm/list_snapshots", branch_id=-1, limit=0)
