@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
 
     started = time.monotonic()
     out: Path = args.out or project_root() / "runs" / time.strftime("demo-%Y%m%d-%H%M%S")
-    if (out / "results.json").exists():
-        print(f"error: {out} already holds the results of a demo; choose another --out", file=sys.stderr)
+    if out.exists() and any(out.iterdir()):
+        print(f"error: --out {out} is not empty; choose another folder", file=sys.stderr)
         return EXIT_USAGE
     if args.droid is not None and not (args.droid / "annotation").is_dir():
         print(f"error: --droid {args.droid}: expected a folder with annotation/ and videos/", file=sys.stderr)

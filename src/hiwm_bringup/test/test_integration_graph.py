@@ -158,7 +158,7 @@ def test_a_recorded_leader_takes_over_rolls_back_and_branches(models, domain, tm
     steps = np.linspace(0, 1, 31)[:, None]
     target = np.array(ARM.home) + np.array([0.3, 0.1, 0, 0, 0, 0, 0])
     positions = (1 - steps) * np.array(ARM.home) + steps * target
-    motion = {"joint_names": ARM.joint_names, "period_s": 0.1, "positions": positions.tolist(), "start": 0}
+    motion = {"joint_names": ARM.joint_names, "rate_hz": 10.0, "positions": positions.tolist(), "start": 0}
     (tmp_path / "leader.json").write_text(json.dumps(motion))
     words = ["policy:=none", "operator:=playback", f"playback:={tmp_path / 'leader.json'}"]
     with graph(specs(models, *words), domain) as supervisor, Probe(domain) as probe:

@@ -136,7 +136,7 @@ def test_a_demo_without_its_models_says_so_and_starts_nothing(tmp_path):
 def test_wrong_demo_input_is_one_line(tmp_path):
     (tmp_path / "results.json").write_text("{}")
     for words, expected in (
-        (["--out", str(tmp_path)], "already holds the results"),
+        (["--out", str(tmp_path)], "is not empty"),
         (["--out", str(tmp_path / "x"), "--droid", str(tmp_path)], "expected a folder with annotation/"),
     ):
         result = subprocess.run([*CLI, "demo", *words], capture_output=True, text=True, check=False)

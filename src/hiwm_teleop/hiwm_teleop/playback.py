@@ -66,13 +66,13 @@ class Motion:
 
     Attributes:
         joint_names: of the columns.
-        period_s: seconds between rows.
+        rate_hz: rows per second.
         positions: [T, D] joint targets, rad or m.
         start: reset seed of the frame at which it begins.
     """
 
     joint_names: tuple[str, ...]
-    period_s: float
+    rate_hz: float
     positions: npt.NDArray[np.float64]
     start: int
 
@@ -86,14 +86,14 @@ class Motion:
         try:
             raw = json.loads(Path(path).read_text(encoding="utf-8"))
             positions = np.asarray(raw["positions"], dtype=np.float64)
-            motion = cls(tuple(raw["joint_names"]), float(raw["period_s"]), positions, int(raw["start"]))
+            motion = cls(tuple(raw["joint_names"]), float(raw["rate_hz"]), positions, int(raw["start"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise PlaybackError(f"{path}: expected a recorded leader motion in JSON ({error})") from error
         if positions.ndim != 2 or positions.shape != (len(positions), len(motion.joint_names)) or len(positions) < 2:
             expected = f"[T >= 2, {len(motion.joint_names)}]"
             raise PlaybackError(f"{path}: expected positions {expected}, got {list(positions.shape)}")
-        if not np.isfinite(positions).all() or motion.period_s <= 0:
-            raise PlaybackError(f"{path}: expected finite positions and a period above 0")
+        if not np.isfinite(positions).all() or motion.rate_hz <= 0:
+            raise PlaybackError(f"{path}: expected finite positions and a rate above 0")
         return motion
 
 
@@ -114,7 +114,7 @@ class Playback:
         self.branch = 0
         self.phase = Phase.WAIT
         self.middle_snapshot = -1
-        self._rows = motion.positions[: max(2, round(seconds / motion.period_s) + 1)]
+        self._rows = motion.positions[: max(2, round(seconds * motion.rate_hz) + 1)]
         self._middle = len(self._rows) // 2
         self._began_s = 0.0
 
@@ -155,7 +155,7 @@ class Playback:
         return 0 if self.branch == 0 else self._middle
 
     def _row(self, now_s: float) -> float:
-        row = self._first() + (now_s - self._began_s) / self.motion.period_s
+        row = self._first() + (now_s - self._began_s) * self.motion.rate_hz
         return float(np.clip(row, self._first(), len(self._rows) - 1))
 
     def _finish(self) -> None:

@@ -8,7 +8,7 @@ from hiwm_rig.types import Driver
 from hiwm_teleop.playback import Cue, Motion, Phase, Playback, PlaybackError
 
 ROWS = np.stack([np.linspace(0, 1, 21), np.linspace(0, -2, 21)], axis=1)
-MOTION = Motion(("a", "b"), 0.1, ROWS, 3)
+MOTION = Motion(("a", "b"), 10.0, ROWS, 3)
 
 
 def playing(branches: int = 3) -> Playback:
@@ -61,11 +61,11 @@ def test_a_rig_without_snapshots_gets_one_branch():
         lambda r: r.update(positions=[[0.0, 1.0]]),
         lambda r: r.update(positions=[[0.0], [1.0]]),
         lambda r: r.update(positions=[[0.0, float("nan")], [0.0, 1.0]]),
-        lambda r: r.update(period_s=0),
+        lambda r: r.update(rate_hz=0),
     ],
 )
 def test_a_file_without_a_motion_is_refused_by_name(tmp_path, change):
-    raw = {"joint_names": ["a", "b"], "period_s": 0.1, "positions": ROWS.tolist(), "start": 0}
+    raw = {"joint_names": ["a", "b"], "rate_hz": 10.0, "positions": ROWS.tolist(), "start": 0}
     path = tmp_path / "leader.json"
     path.write_text(json.dumps(raw))
     assert Motion.load(path).positions.shape == ROWS.shape
