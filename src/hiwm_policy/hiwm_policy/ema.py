@@ -24,7 +24,8 @@ class Ema:
     def update(self, module: nn.Module, step: int) -> None:
         """Follow ``module`` after optimiser step number ``step`` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        current = list(module.parameters())
-        torch._foreach_lerp_(list(self.module.parameters()), current, 1 - decay)
-        for average, value in zip(self.module.buffers(), module.buffers(), strict=True):
-            average.copy_(value)
+        average: list[torch.Tensor] = list(self.module.parameters())
+        current: list[torch.Tensor] = list(module.parameters())
+        torch._foreach_lerp_(average, current, 1 - decay)
+        for buffer, value in zip(self.module.buffers(), module.buffers(), strict=True):
+            buffer.copy_(value)

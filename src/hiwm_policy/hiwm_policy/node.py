@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from hiwm_rig.codecs import (
     NS_PER_S,
@@ -171,8 +172,8 @@ class PolicyNode(Node):
             else:
                 self._counters["chunks_dropped"] += 1
 
-    def _publish(self, chunk: FloatArray, stamp_ns: int) -> None:
-        offsets = (1 + np.arange(len(chunk))) * self._rig.period_s
+    def _publish(self, chunk: npt.NDArray[np.float64], stamp_ns: int) -> None:
+        offsets: npt.NDArray[np.float64] = np.arange(1, len(chunk) + 1, dtype=np.float64) * self._rig.period_s
         start = 0
         for arm, publisher in zip(self._rig.arms, self._chunk_publishers, strict=True):
             part = chunk[:, start : start + len(arm.joints)]

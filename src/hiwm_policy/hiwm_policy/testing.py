@@ -108,7 +108,7 @@ def episode_frames(env: TinyEnv, seed: int, length: int, provenance: bool) -> di
         actions.append(action)
         observation = env.step(action)
         done.append(env.succeeded())
-    frames = {
+    frames: dict[str, np.ndarray] = {
         "observation.images.front": np.stack(images),
         "observation.state": np.stack(joints).astype(np.float32),
         "action": np.stack(actions).astype(np.float32),

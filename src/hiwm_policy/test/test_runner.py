@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import queue
 import threading
 from pathlib import Path
 
@@ -126,6 +129,16 @@ def test_results_are_ordered_by_seed_whoever_finished_first() -> None:
     assert [e["seed"] for e in result["per_episode"]] == [1, 2]
     assert result["success"] == 0.5 and result["episodes"] == 2
     assert set(result) == {"success", "ci95", "episodes", "per_episode"}
+
+
+def test_an_evaluation_process_that_dies_is_an_error_and_not_a_wait_for_ever() -> None:
+    from hiwm_policy.evaluation import _next_item
+
+    dead = multiprocessing.get_context("spawn").Process(target=os._exit, args=(9,))
+    dead.start()
+    dead.join(60)
+    with pytest.raises(RuntimeError, match="exit code 9"):
+        _next_item(queue.Queue(), [dead])
 
 
 @pytest.mark.parametrize(

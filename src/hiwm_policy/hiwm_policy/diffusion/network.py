@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
@@ -22,10 +23,9 @@ class DiffusionNetwork(nn.Module):
         self.config = config
         spec = config.spec
         dim = config.action_dim
-        self.encoders = nn.ModuleDict(
-            {c.name: ImageEncoder(config.image_steps, config.channels, config.keypoints) for c in spec.cameras}
-        )
-        features = sum(int(e.features) for e in self.encoders.values())  # type: ignore[arg-type]
+        encoders = {c.name: ImageEncoder(config.image_steps, config.channels, config.keypoints) for c in spec.cameras}
+        features = sum(encoder.features for encoder in encoders.values())
+        self.encoders = nn.ModuleDict(encoders)
         self.fuse = nn.Sequential(
             nn.Linear(features + spec.history * dim, config.condition),
             nn.SiLU(),
@@ -33,7 +33,7 @@ class DiffusionNetwork(nn.Module):
         )
         self.denoiser = Denoiser(spec.horizon, dim, config.condition, config.width, config.blocks)
         self.normalizer = Normalizer(spec.horizon, dim)
-        self.noise = DDPMScheduler(
+        self.noise: Any = DDPMScheduler(
             num_train_timesteps=config.train_timesteps,
             beta_schedule="squaredcos_cap_v2",
             prediction_type=config.prediction,
@@ -113,7 +113,7 @@ class DiffusionNetwork(nn.Module):
         shape = (self.config.spec.horizon, self.config.action_dim)
         per_row = generators if len(generators) == len(newest) else [generators[0]] * len(newest)
         x = torch.stack([torch.randn(shape, generator=g) for g in per_row]).to(features.device)
-        scheduler = DDIMScheduler(
+        scheduler: Any = DDIMScheduler(
             num_train_timesteps=self.config.train_timesteps,
             beta_schedule="squaredcos_cap_v2",
             prediction_type=self.config.prediction,

@@ -25,6 +25,8 @@ from hiwm_policy.trainable import Augmentation, TrainablePolicy
 class DiffusionPolicy(TrainablePolicy):
     """Weights, configuration and the random state of one diffusion policy."""
 
+    network: DiffusionNetwork
+
     def __init__(self, config: DiffusionConfig, network: DiffusionNetwork | None = None, device: str = "cpu") -> None:
         self.config = config
         self.spec = config.spec
