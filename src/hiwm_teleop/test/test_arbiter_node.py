@@ -7,19 +7,19 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
-from sensor_msgs.msg import JointState
-from trajectory_msgs.msg import JointTrajectory
-
 from hiwm_bringup.graph import NodeSpec
 from hiwm_bringup.processes import NodeDiedError
 from hiwm_bringup.testing import Probe, graph, unique_domain
-from hiwm_msgs.msg import ControlState, EpisodeEvent, WorldState
-from hiwm_msgs.srv import EndEpisode, RequestControl, StartEpisode
-from hiwm_rig.codecs import chunk_to_trajectory, ns_to_stamp, sample_to_joint_state
 from hiwm_rig.codecs import Chunk as CodecChunk
+from hiwm_rig.codecs import chunk_to_trajectory, ns_to_stamp, sample_to_joint_state
 from hiwm_rig.contract import load_rig
 from hiwm_rig.rig_node import LATCHED
 from hiwm_rig.types import Driver
+from sensor_msgs.msg import JointState
+from trajectory_msgs.msg import JointTrajectory
+
+from hiwm_msgs.msg import ControlState, EpisodeEvent, WorldState
+from hiwm_msgs.srv import EndEpisode, RequestControl, StartEpisode
 
 RIG = load_rig("push_t")
 ARM = RIG.arms[0]
@@ -91,7 +91,9 @@ def bench(domain: int) -> Iterator[Bench]:
 def test_the_policy_is_followed_and_then_the_leader_without_a_jump(bench: Bench) -> None:
     target = HOME + [0.1, 0, 0, 0, 0, 0, 0]
     bench.propose(target)
-    bench.probe.spin_until(lambda: np.allclose(bench.commands[-1].points[0].positions, target), what="the policy's target")
+    bench.probe.spin_until(
+        lambda: np.allclose(bench.commands[-1].points[0].positions, target), what="the policy's target"
+    )
     bench.leading = HOME + [0.4, 0, 0, 0, 0, 0, 0]
     bench.probe.spin_until(lambda: bench.states[-1].leader_fresh, what="a fresh leader")
     seen = len(bench.states)

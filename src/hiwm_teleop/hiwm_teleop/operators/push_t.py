@@ -29,6 +29,8 @@ class Judgement:
             estimate is a few millimetres off.
         clear_height: tool tip height (m) above which the tool has left the T.
         still_frames, still_range: standing still: no joint moved more than this (rad or m) over so many frames.
+        idle_frames, idle_range: hesitating: the corner error moved less than this (m) over so many frames, longer
+            than a person needs to lift the tool, travel and lower it.
         progress_frames, progress: no progress: the best corner error got no better than this (m) over so many frames.
         worse: wrong contact: the corner error grew by this (m) over its best.
     """
@@ -39,6 +41,8 @@ class Judgement:
     clear_height: float = 0.04
     still_frames: int = 15
     still_range: float = 0.01
+    idle_frames: int = 25
+    idle_range: float = 0.002
     progress_frames: int = 40
     progress: float = 0.003
     worse: float = 0.012
@@ -81,20 +85,22 @@ class PushTSkill:
         return Glimpse(self._error(self._last), solved, joints, self._last, seen.fit)
 
     def failing(self, history: Sequence[Glimpse], watched: int) -> str | None:
-        """Standing still, no progress, or pushing the wrong way; see :class:`Judgement`."""
+        """Standing still, hesitating, no progress, or pushing the wrong way; see :class:`Judgement`."""
         rule = self.judgement
         recent = history[len(history) - watched :] if watched else []
         errors = np.array([g.distance for g in recent if g.clear])
-        if not len(errors):
-            return None
-        solved = any(g.solved for g in recent[-3:])
         if len(errors) >= 3 and np.median(errors[-3:]) > errors.min() + rule.worse:
             return "wrong contact"
-        if watched >= rule.still_frames and not solved:
-            moved = np.ptp([g.joints for g in recent[-rule.still_frames :]], axis=0)
-            if moved.max() < rule.still_range:
-                return "the policy stands still"
-        if watched >= rule.progress_frames and not solved and len(errors) > rule.progress_frames:
+        if not len(errors) or any(g.solved for g in recent[-3:]):
+            return None
+        if (
+            watched >= rule.still_frames
+            and _spread([g.joints for g in recent[-rule.still_frames :]]) < rule.still_range
+        ):
+            return "the policy stands still"
+        if len(errors) >= rule.idle_frames and _spread(errors[-rule.idle_frames :]) < rule.idle_range:
+            return "the policy hesitates"
+        if len(errors) > rule.progress_frames:
             before, after = errors[: -rule.progress_frames].min(), errors[-rule.progress_frames :].min()
             if after > before - rule.progress:
                 return "no progress"
@@ -164,6 +170,11 @@ class PushTSkill:
 
     def _error(self, pose: FloatArray) -> float:
         return float(geometry.corner_error(pose, self.config.goal, self.config.shape))
+
+
+def _spread(values: Sequence[FloatArray] | FloatArray) -> float:
+    """Largest range of any column of (T, ...) values."""
+    return float(np.ptp(np.asarray(values), axis=0).max())
 
 
 class PushCorrection:
