@@ -42,8 +42,15 @@ class Feature:
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
-        """dtype of the column in memory."""
-        return np.dtype(np.uint8) if self.is_video else np.dtype(self.dtype)
+        """dtype of the column in memory.
+
+        Raises:
+            DatasetError: for kinds of columns that are not read here, as ``image`` or ``string``.
+        """
+        try:
+            return np.dtype(np.uint8) if self.is_video else np.dtype(self.dtype)
+        except TypeError as error:
+            raise DatasetError(f"columns of dtype '{self.dtype}' are not supported") from error
 
     def check(self, key: str, values: np.ndarray, length: int | None) -> np.ndarray:
         """Return ``values`` as [T, *shape] (scalars [T]) of the right dtype.

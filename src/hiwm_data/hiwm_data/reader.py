@@ -173,7 +173,7 @@ class Dataset:
         shape = (self.num_frames, *self.features[key].shape)
         try:
             out = np.lib.format.open_memmap(aside, mode="w+", dtype=np.uint8, shape=shape)
-            with tqdm(total=self.num_frames, desc=f"decoding {key}", unit="frame", leave=False) as bar:
+            with tqdm(total=self.num_frames, desc=f"decoding {key}", unit="frame", leave=False, mininterval=1.0) as bar:
                 for file, rows in self._video_files(key).items():
                     fill_rows(file, self.fps, rows, out, bar.update)
             out.flush()

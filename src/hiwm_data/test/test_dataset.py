@@ -245,3 +245,13 @@ def test_rig_features_follow_the_rig_file():
     assert [k for k in features if "images" in k] == [f"observation.images.{c.name}" for c in rig.cameras]
     assert features["action"].names == rig.joint_names and features["policy_action"].shape == (8,)
     assert "observation.environment_state" not in features
+
+
+def test_a_kind_of_column_that_is_not_supported_is_named():
+    foreign = Feature.from_json({"dtype": "image", "shape": [3, 8, 8], "names": ["c", "h", "w"]})
+    with pytest.raises(DatasetError, match="columns of dtype 'image' are not supported"):
+        _ = foreign.numpy_dtype
+    channels_first = Feature.from_json(
+        {"dtype": "video", "shape": [3, 8, 16], "names": ["channels", "height", "width"]}
+    )
+    assert channels_first.shape == (8, 16, 3)
