@@ -80,7 +80,8 @@ def test_a_node_that_may_finish_ends_the_graph_well(fake):
         assert time.monotonic() - start < 15
 
 
-def test_logs_are_prefixed_by_node_and_written_to_files(fake, tmp_path):
+def test_logs_are_prefixed_by_node_and_written_to_files(fake, tmp_path, monkeypatch):
+    monkeypatch.setattr("hiwm_bringup.processes._INT_WAIT_S", 1.0)
     echo = io.StringIO()
     with Supervisor([fake("lives"), fake("stubborn")], os.environ, echo=echo, log_dir=tmp_path / "logs") as graph:
         wait_until(lambda: echo.getvalue().count("hello") == 2)

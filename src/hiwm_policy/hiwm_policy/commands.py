@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -62,7 +63,9 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--policy", type=Path, required=True, help="directory of the policy")
     parser.add_argument("--rig", choices=("sim", "world"), default="sim", help="physics rig or learned world model")
     parser.add_argument("--rig-file", default="push_t", help="shipped rig file or path of one")
-    parser.add_argument("--model", type=Path, default=None, help="world model directory (--rig world)")
+    parser.add_argument(
+        "--model", type=Path, default=None, help="world model (--rig world); default: models/<rig>_world"
+    )
     parser.add_argument("--task", default=None, help="task of the sim rig; default: the rig file's")
     parser.add_argument("--visual", default="default", help="visual variation of the sim rig")
     parser.add_argument("--episodes", type=int, default=50)
@@ -133,15 +136,23 @@ def _posttrain(args: argparse.Namespace) -> None:
     print(f"wrote {args.out}")
 
 
+def _shipped_world(rig_file: str) -> Path:
+    """The world model that ships for a rig."""
+    from hiwm_rig.contract import load_rig
+
+    path = Path(os.environ.get("HIWM_ROOT", ".")) / "models" / f"{load_rig(rig_file).name}_world"
+    if not path.is_dir():
+        raise PolicyError(f"{path}: no world model ships for this rig; --rig world needs --model DIR")
+    return path
+
+
 def _evaluate(args: argparse.Namespace) -> None:
     from hiwm_policy.evaluation import EvaluationConfig, evaluate_checkpoint
 
     config = EvaluationConfig(max_steps=args.max_steps, execute=args.execute, video=args.video)
     options: dict[str, Any] = {"task": args.task, "visual": args.visual}
     if args.rig == "world":
-        if args.model is None:
-            raise PolicyError("--rig world needs --model DIR (a world model)")
-        options = {"model": args.model}
+        options = {"model": args.model or _shipped_world(args.rig_file)}
     seeds = range(args.seed, args.seed + args.episodes)
     started = time.monotonic()
     result = evaluate_checkpoint(
