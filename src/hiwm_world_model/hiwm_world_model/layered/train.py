@@ -172,7 +172,8 @@ def model_spec(rig_name: str, camera: str | None = None) -> ModelSpec:
     )
 
 
-SMOKE = 0.002  # budget of the smallest run that passes through every stage
+# The smallest run that passes through every stage: discovery needs an arm that is roughly explained.
+SMOKE_BUDGET, SMOKE_ARM_STEPS = 0.005, 240
 
 
 def train_from_options(options: TrainOptions) -> None:
@@ -182,10 +183,12 @@ def train_from_options(options: TrainOptions) -> None:
     ``camera``, and any key of :class:`TrainSettings`.
     """
     overrides = dict(options.overrides)
-    budget = float(overrides.pop("budget", SMOKE if options.smoke else 1.0))
+    budget = float(overrides.pop("budget", SMOKE_BUDGET if options.smoke else 1.0))
     directory = Path(overrides.pop("run", str(options.out.with_name(options.out.name + ".stages"))))
     spec = model_spec(options.rig, overrides.pop("camera", None))
     settings = TrainSettings().scaled(budget)
+    if options.smoke:
+        settings = settings.model_copy(update={"arm_steps": SMOKE_ARM_STEPS})
     unknown = set(overrides) - set(TrainSettings.model_fields)
     if unknown:
         raise ValueError(f"unknown training settings {sorted(unknown)}; known: budget, run, camera, "
