@@ -10,6 +10,7 @@ import torch
 from hiwm_data.dataset import Dataset
 from hiwm_rig.contract import load_rig
 from hiwm_world_model.general import GeneralConfig, GeneralWorldModel
+from hiwm_world_model.general.borrow import borrow
 from hiwm_world_model.general.colour import to_planes, to_rgb
 from hiwm_world_model.general.network import warp
 from hiwm_world_model.general.open_loop import open_loop_errors
@@ -226,6 +227,13 @@ def test_a_prepared_world_starts_from_held_out_frames_and_has_a_motion(recorded,
     for target in motion_["positions"][:3]:
         shown = env.step(np.array(target))
     assert shown.images["near"].shape == (50, 66, 3)
+
+
+def test_a_directory_without_an_arm_to_take_over_is_refused(trained, tmp_path):
+    with pytest.raises(ModelError, match="holds 'joints'"):
+        borrow(tmp_path)
+    with pytest.raises(ModelError, match="holds 'arm'"):  # this model has no arm layer
+        borrow(trained)
 
 
 def test_general_is_a_registered_model():

@@ -50,7 +50,7 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     start_from: str = Field(
         default="",
-        description="model or run directory of this rig whose joint predictor and arm renderer are taken over",
+        description="model or run of this rig whose joints and arm are taken over; a general one is trained on",
     )
     minutes: float = Field(default=18.0, gt=0, description="wall time of all stages together, found by timing steps")
     joint_share: float = Field(default=0.03, ge=0, lt=1, description="share of the time for the joint predictor")

@@ -221,6 +221,8 @@ class Trainer:
             rows, corners = self.source.draw(rng, settings.batch, burn_in, unroll, share, crop)
             return self.source.clip(rows, burn_in, unroll, corners, crop, self.cover)
 
+        if self.borrowed is not None and self.borrowed.dynamics:
+            self.nets.dynamics.load_state_dict(self.borrowed.dynamics)
         objective = DynamicsObjective(self.nets, settings.motion_weight, settings.learning_rate)
         labelled = self.data.success is not None and 0 < self.data.success.mean() < 1
         return Stage("dynamics", objective, sample, left - (settings.success_share if labelled else 0.0))
