@@ -24,7 +24,6 @@ from hiwm_world_model.layered.success import SuccessHead
 from hiwm_world_model.layered.train import Pipeline
 from hiwm_world_model.nets import ArmRenderer, make_accelerator
 from hiwm_world_model.registry import load_world_model
-
 from synthetic_scene import SIZE, Scene, make_scene
 
 pytestmark = pytest.mark.timeout(600)  # the first test waits for the training
