@@ -76,11 +76,14 @@ def finish_model(
         threshold: worst-block error up to which a picture is right; the median by default.
         device: torch device.
 
+    Too few held-out episodes for a trust head give a warning: the model then reports NaN.
+
     Raises:
-        ModelError: if there are too few held-out episodes.
+        ModelError: if the directory holds no model.
     """
     from hiwm_data.dataset import Dataset
 
+    from hiwm_world_model.interface import ModelError
     from hiwm_world_model.library import StartLibrary
     from hiwm_world_model.registry import load_world_model
     from hiwm_world_model.trust import collect_samples, fit
@@ -88,7 +91,11 @@ def finish_model(
     model = load_world_model(directory, device)
     cameras = tuple(c.name for c in model.spec.cameras)
     StartLibrary.from_dataset(Dataset(starts or data[0]), cameras, source="demonstration").save(directory)
-    head = fit(collect_samples(model, Dataset(data[-1])), threshold)
+    try:
+        head = fit(collect_samples(model, Dataset(data[-1])), threshold)
+    except ModelError as error:  # a model without trust is still a model; users see NaN
+        print(f"warning: no trust head written: {error}", file=sys.stderr)
+        return
     head.save(directory)
     print(
         f"trust: AUROC {head.report.auroc:.3f}, calibration error {head.report.calibration_error:.3f} "

@@ -157,6 +157,14 @@ def test_finishing_a_model_makes_it_complete_and_the_commands_report(data: Path,
     assert "config.json: missing" in capsys.readouterr().err
 
 
+def test_too_few_held_out_episodes_leave_a_model_without_trust(tmp_path: Path, capsys) -> None:
+    few = write_tiny_dataset(tmp_path / "few", episodes=2)
+    TinyWorldModel.make(seed=3).save(tmp_path)
+    commands.finish_model(tmp_path, [few], None)
+    assert "no trust head written" in capsys.readouterr().err
+    assert load_world_model(tmp_path).trust_head is None and len(StartLibrary.load(tmp_path)) == 2
+
+
 def test_an_unknown_model_name_is_answered_with_the_known_ones(data: Path, tmp_path: Path, capsys) -> None:
     import argparse
 
