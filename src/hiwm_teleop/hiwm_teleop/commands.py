@@ -29,9 +29,7 @@ def add_collect_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--starts", type=Path, default=None, help="dataset whose real first frames to start from; default: the model's"
     )
-    parser.add_argument(
-        "--max-distance", type=float, default=0.11, help="of a start, as the operator sees it"
-    )
+    parser.add_argument("--max-distance", type=float, default=0.11, help="of a start, as the operator sees it")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset that is there")
 
