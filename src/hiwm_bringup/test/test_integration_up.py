@@ -97,8 +97,8 @@ def test_a_second_graph_on_the_same_topics_is_refused_and_the_first_lives_on(sta
 
 def test_ctrl_c_in_the_session_of_the_demo_leaves_no_process(start, models, tmp_path, monkeypatch):
     (tmp_path / "root" / "models").mkdir(parents=True)
-    for name, source in (("world", "world"), ("base", "base"), ("hiwm", "base")):
-        (tmp_path / "root" / "models" / f"push_t_{name}").symlink_to(models / f"push_t_{source}")
+    for name in ("push_t_world", "push_t_base"):
+        (tmp_path / "root" / "models" / name).symlink_to(models / name)
     monkeypatch.setenv("HIWM_ROOT", str(tmp_path / "root"))
     process = start("demo", "--out", str(tmp_path / "demo"))
     wait_until(lambda: len(family(process)) >= 5, 90, "the nodes of the session")
