@@ -24,7 +24,7 @@ cameras:
 """
 SMALL = {
     "height": "40", "width": "48", "channels": "32", "blocks": "2", "embedding": "16", "arm_layer": "false",
-    "crop": "0", "batch": "6", "unroll": "3", "burn_in": "2", "minutes": "0.1", "steps": "120", "joint_share": "0.5",
+    "crop": "0", "batch": "6", "unroll": "3", "burn_in": "2", "minutes": "0.1", "steps": "120", "joint_share": "0.3",
 }  # fmt: skip
 
 

@@ -48,6 +48,7 @@ C = TypeVar("C", bound=BaseModel)
 JOINT_BATCH, JOINT_UNROLL = 128, 8
 ARM_BATCH, SUCCESS_BATCH = 24, 32
 MEDIAN_FRAMES = 192
+LEAST_STEPS = {"joints": 150, "success": 150}  # small networks, useless with fewer however short the time
 TIMED_AT = (0.02, 0.3, 0.55, 0.7, 0.85, 1.0)  # points of a stage's schedule at which its steps are timed
 PLAN_FILE, SETTINGS_FILE = "plan.json", "settings.json"
 
@@ -309,7 +310,7 @@ class Trainer:
         plan: dict[str, int] = json.loads(path.read_text()) if path.exists() else {}
         if stage.name not in plan and self.accelerator.is_main_process:
             seconds = self.settings.minutes * 60 * stage.share
-            plan[stage.name] = max(20, int(seconds / time_step(stage, self.options)))
+            plan[stage.name] = max(LEAST_STEPS.get(stage.name, 20), int(seconds / time_step(stage, self.options)))
             write_aside(path, json.dumps(plan).encode())
         self.accelerator.wait_for_everyone()
         return int(json.loads(path.read_text())[stage.name])
