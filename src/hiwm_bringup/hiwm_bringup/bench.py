@@ -150,7 +150,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure and write JSON.
 
     Returns:
-        0, 1 where a node died, 2 for unknown names or missing models.
+        0, 1 where a node died or does not answer, 2 for unknown names or missing models.
     """
     import torch
 
@@ -162,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
     options = BenchOptions(args.world, args.policy, args.rig_file, args.minutes, args.repeats)
     try:
         figures = measure(args.names, options)
-    except NodeDiedError as error:
+    except (NodeDiedError, TimeoutError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
     except (GraphError, ValueError, FileNotFoundError) as error:

@@ -28,7 +28,7 @@ from hiwm_bringup.paths import parameter_file, project_root
 from hiwm_bringup.probe import Probe
 from hiwm_bringup.processes import Supervisor, node_environment
 from hiwm_bringup.testing import unique_domain
-from hiwm_msgs.msg import WorldState
+from hiwm_msgs.msg import ControlState, WorldState
 from hiwm_msgs.srv import RequestControl, Rollback, StartEpisode
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ EARLY = 0.1
 _LEADER_HZ = 100.0
 _MOTION_RAD = 0.15
 _SETTLE_PERIODS = 8
+_STILL, _STILL_FRAMES = 12.0, 4
+"""Change of any pixel, grey levels, below which this many frames show an arm that stands still."""
 
 
 @dataclass
@@ -153,6 +155,7 @@ def leader_latencies(graph: Running, repeats: int) -> list[float]:
         frames.append((time.perf_counter(), image_to_array(msg).astype(np.int16)))
 
     probe.node.create_subscription(Image, rig.cameras[0].image_topic, on_image, qos_profile(rig.qos.images))
+    control = probe.listen(ControlState, rig.topics.control_state)
     leader = _Leader(graph)
     probe.spin_until(lambda: bool(joints), 10, "joint states")
     leader.position = joint_state_to_sample(joints[-1], rig.arms[0].joint_names).positions.copy()
@@ -161,20 +164,30 @@ def leader_latencies(graph: Running, repeats: int) -> list[float]:
     latencies = []
     for i in tqdm(range(repeats), desc="leader motions", leave=False):
         probe.spin_for(rig.period_s * (_SETTLE_PERIODS + float(rng.uniform())))
-        still = [f for _, f in frames[-4:]]
-        noise = max(float(np.abs(a - b).max()) for a, b in pairwise(still))
+        if control[-1].driver != Driver.HUMAN:
+            _take_over(graph)  # a stalled machine made the leader stale, and the arbiter let go of it
+        probe.spin_until(lambda: _stillness(frames) < _STILL, 20, "an arm that stands still")
+        still = [f for _, f in frames[-_STILL_FRAMES:]]
         reference = still[-1]
         frames.clear()
         leader.position[0] += _MOTION_RAD if i % 2 == 0 else -_MOTION_RAD
         start = time.perf_counter()
         leader.publish()
 
-        def moved(reference: npt.NDArray[np.int16] = reference, limit: float = 2 * noise + 20) -> bool:
+        def moved(reference: npt.NDArray[np.int16] = reference, limit: float = 2 * _STILL + 10) -> bool:
             return bool(frames) and float(np.abs(frames[-1][1] - reference).max()) > limit
 
         probe.spin_until(moved, 5, "a frame that shows the leader's motion")
         latencies.append((frames[-1][0] - start) / rig.period_s)
     return latencies
+
+
+def _stillness(frames: list[tuple[float, npt.NDArray[np.int16]]]) -> float:
+    """Largest change of any pixel over the last frames, grey levels; infinite where there are too few."""
+    last = [f for _, f in frames[-_STILL_FRAMES:]]
+    if len(last) < _STILL_FRAMES:
+        return float("inf")
+    return max(float(np.abs(a - b).max()) for a, b in pairwise(last))
 
 
 def _take_over(graph: Running) -> None:
