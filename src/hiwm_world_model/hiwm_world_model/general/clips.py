@@ -234,6 +234,5 @@ class ClipSource:
             "actions": torch.from_numpy(source.actions[times[:, :-1]].astype(np.float32)),
         }
         if cover is not None:
-            whole = corners is None
-            tensors["coverage"] = cover.frames(moments) if whole else cover.windows(moments, corners, crop)
+            tensors["coverage"] = cover.frames(moments) if corners is None else cover.windows(moments, corners, crop)
         return tensors if corners is None else {**tensors, "corners": torch.from_numpy(corners)}
