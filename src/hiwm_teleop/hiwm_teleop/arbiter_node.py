@@ -25,6 +25,7 @@ from hiwm_rig.rig_node import (
     qos_profile,
     require_single_publisher,
     run_node,
+    watch_for_second_publisher,
 )
 from hiwm_rig.types import Driver, Outcome
 from rclpy.node import Node
@@ -55,6 +56,7 @@ class ArbiterNode(Node):
         self._held = ""
         require_single_publisher(self, self.arm.command, wait_s=float(self.declare_parameter("discovery_s", 1.0).value))
         self._create_publishers()
+        watch_for_second_publisher(self, self.arm.command)
         self._create_inputs()
         DiagnosticsReporter(self, self._diagnostics, self.rig.topics.diagnostics)
         self._tick_ns = round(self.rig.period_s / TICKS_PER_PERIOD * 1e9)

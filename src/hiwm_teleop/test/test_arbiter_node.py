@@ -163,6 +163,7 @@ def test_after_a_rollback_of_a_world_rig_the_command_starts_from_the_new_state(b
 
 
 def test_a_second_arbiter_stops_with_an_error_that_names_the_topic(bench: Bench, domain: int) -> None:
+    bench.probe.spin_until(lambda: bool(bench.states), what="the first arbiter's tick")
     with pytest.raises(NodeDiedError) as died, graph([SECOND], domain) as second:
         second.wait(60)
     assert f"error: {ARM.command} is already published" in str(died.value)
