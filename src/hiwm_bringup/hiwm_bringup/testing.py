@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,36 +20,54 @@ __all__ = ["Probe", "graph", "unique_domain", "wait_until"]
 
 _FIRST_DOMAIN, _LAST_DOMAIN = 20, 100
 """Domain ids that need no ephemeral ports on Linux, without those that people use by hand."""
+_DISCOVERY = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 
 
 @contextmanager
 def unique_domain() -> Iterator[int]:
     """A ROS_DOMAIN_ID that no other test on this machine uses; locked until the end of the block.
 
+    The search starts at random: a test then does not meet the participants that one before it left behind (a killed
+    process is remembered for the length of its lease, and its shared memory for longer). Tests stay on this machine:
+    on a laboratory's network there may be a robot that listens.
+
     Raises:
         RuntimeError: all ids are taken.
     """
-    folder = Path(tempfile.gettempdir()) / "hiwm_test_domains"
+    folder = Path(tempfile.gettempdir()) / f"hiwm_test_domains-{os.getuid()}"
     folder.mkdir(exist_ok=True)
-    span = _LAST_DOMAIN - _FIRST_DOMAIN
-    for offset in range(span):
-        domain = _FIRST_DOMAIN + (os.getpid() + offset) % span
+    domains = list(range(_FIRST_DOMAIN, _LAST_DOMAIN))
+    random.SystemRandom().shuffle(domains)
+    for domain in domains:
         with (folder / str(domain)).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
-            yield domain
+            before = os.environ.get(_DISCOVERY)
+            os.environ[_DISCOVERY] = "LOCALHOST"
+            try:
+                yield domain
+            finally:
+                os.environ.pop(_DISCOVERY)
+                if before is not None:
+                    os.environ[_DISCOVERY] = before
             return
     raise RuntimeError(f"no free ROS_DOMAIN_ID between {_FIRST_DOMAIN} and {_LAST_DOMAIN}")
 
 
 @contextmanager
 def graph(specs: Sequence[NodeSpec], domain: int, log_dir: Path | None = None) -> Iterator[Supervisor]:
-    """Nodes running in a domain; stopped at the end of the block. Their last lines are in any error."""
+    """Nodes running in a domain; stopped at the end of the block. Their last lines are added to any error."""
     env = node_environment(os.environ, domain)
     with Supervisor(specs, env, [parameter_file()], log_dir=log_dir) as supervisor:
-        yield supervisor
+        try:
+            yield supervisor
+        except Exception as error:
+            for running in supervisor.running:
+                lines = "\n    ".join(running.lines) or "(no output)"
+                error.add_note(f"{running.spec.name}, exit status {running.process.poll()}:\n    {lines}")
+            raise
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0, what: str = "the condition") -> None:

@@ -25,7 +25,7 @@ from trajectory_msgs.msg import JointTrajectory
 from hiwm_msgs.msg import ControlState, EpisodeEvent, WorldState
 from hiwm_msgs.srv import Branch, EndEpisode, RequestControl, Rollback, StartEpisode
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 RIG = load_rig("push_t")
 ARM = RIG.arms[0]
 
@@ -60,7 +60,7 @@ class Operator:
         assert self.probe.call(RequestControl, "/hiwm/request_control", request).success
         self.probe.spin_until(lambda: self.control[-1].driver == driver, 20, f"{driver.name} drives")
 
-    def until_driving(self, timeout_s: float = 60) -> None:
+    def until_driving(self, timeout_s: float = 150) -> None:
         """Wait for the graph: the policy proposes, and the arbiter commands."""
 
         def ready() -> bool:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from hiwm_bringup.testing import wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 CLI = [sys.executable, "-m", "hiwm_bringup.cli"]
 
 

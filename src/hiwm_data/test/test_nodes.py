@@ -62,6 +62,7 @@ def test_recorder_keeps_every_message_and_reports_counts_until_ctrl_c(tmp_path):
         recorder = start("recorder", domain, output=path)
         try:
             probe.spin_until(lambda: images.get_subscription_count() > 0, START_S, "the recorder's subscription")
+            probe.spin_for(1.0)  # this side knows the recorder; the recorder must know this side too
             for value in range(30):
                 pixels = np.full((CAMERA.height, CAMERA.width, 3), value, np.uint8)
                 images.publish(array_to_image(pixels, value + 1, CAMERA.frame_id))

@@ -33,9 +33,9 @@ from hiwm_rig.rig_node import (
     StartupError,
     declare_rig,
     qos_profile,
-    require_single_publisher,
     run_node,
 )
+from hiwm_rig.single_publisher import SinglePublisher
 from hiwm_rig.streams import StreamBuffer
 from hiwm_rig.types import Driver, FloatArray, Observation
 from rclpy.node import Node
@@ -74,8 +74,7 @@ class PolicyNode(Node):
         self._streams = StreamBuffer(
             [*(_image_key(c) for c in self._rig.cameras), *(_joint_key(a) for a in self._rig.arms)]
         )
-        for arm in self._rig.arms:
-            require_single_publisher(self, arm.policy_command)
+        self._only = [SinglePublisher(self, arm.policy_command) for arm in self._rig.arms]
         commands = qos_profile(self._rig.qos.commands)
         self._chunk_publishers = [
             self.create_publisher(JointTrajectory, a.policy_command, commands) for a in self._rig.arms

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 import rclpy
 import rclpy.executors
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from rclpy.clock import Clock, ClockType
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -208,57 +206,6 @@ class DiagnosticsReporter:
         message = DiagnosticArray(status=[status])
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(message)
-
-
-def require_single_publisher(node: Node, topic: str, wait_s: float = 0.5) -> None:
-    """Refuse to start where another node already publishes ``topic``; call before creating the own publisher.
-
-    Args:
-        node: the node that is starting.
-        topic: a topic that may have one publisher only.
-        wait_s: how long discovery may take.
-
-    Raises:
-        StartupError: naming the topic and the other node.
-    """
-    deadline = time.monotonic() + wait_s
-    while True:
-        others = node.get_publishers_info_by_topic(topic)
-        if others:
-            # Discovery may know the publisher before it knows the name of its node.
-            known = {f"{o.node_namespace.rstrip('/')}/{o.node_name}" for o in others if "UNKNOWN" not in o.node_name}
-            who = ", ".join(sorted(known)) or "another node"
-            raise StartupError(
-                f"{topic} is already published by {who}: only one instance may run "
-                "(stop it, or use another ROS_DOMAIN_ID)"
-            )
-        if time.monotonic() >= deadline:
-            return
-        time.sleep(0.02)
-
-
-def watch_for_second_publisher(node: Node, topic: str, seconds: int = 5) -> None:
-    """Stop a node that was started beside another one which discovery had not shown in time.
-
-    Only the younger instance watches (for its first ``seconds``), so the older one goes on undisturbed.
-
-    Raises:
-        StartupError: in the executor; :func:`run_node` shows it and ends the process.
-    """
-    left = seconds
-
-    def check() -> None:
-        nonlocal left
-        left -= 1
-        if left <= 0:
-            timer.cancel()
-        if node.count_publishers(topic) > 1:
-            raise StartupError(
-                f"{topic} is already published by another node: only one instance may run "
-                "(stop it, or use another ROS_DOMAIN_ID)"
-            )
-
-    timer = node.create_timer(1.0, check, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
 
 def run_node(factory: Callable[[], Node], args: list[str] | None = None, threads: int = 1) -> int:

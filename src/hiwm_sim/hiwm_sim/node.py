@@ -14,10 +14,9 @@ from hiwm_rig.rig_node import (
     StartupError,
     declare_rig,
     now_ns,
-    require_single_publisher,
     run_node,
-    watch_for_second_publisher,
 )
+from hiwm_rig.single_publisher import SinglePublisher
 from hiwm_rig.timing import Deadlines
 from hiwm_rig.types import Observation
 from rclpy.node import Node
@@ -38,7 +37,7 @@ class SimRigNode(Node):
         variation = str(self.declare_parameter("variation", "default").value) or "default"
         wrist = bool(self.declare_parameter("wrist_camera", False).value)
         discovery_s = float(self.declare_parameter("discovery_s", 1.0).value)
-        require_single_publisher(self, rig.cameras[0].image_topic, discovery_s)
+        self._only = SinglePublisher(self, rig.cameras[0].image_topic, discovery_s)
         try:
             self.env = SimRig(rig, task, visual=variation, wrist=wrist)
         except (SceneError, KeyError) as error:
@@ -51,7 +50,6 @@ class SimRigNode(Node):
         self.create_service(Reset, "/hiwm/reset", self._on_reset)
         self.create_service(Pause, "/hiwm/pause", self._on_pause)
         DiagnosticsReporter(self, self._diagnose, self.rig.topics.diagnostics)
-        watch_for_second_publisher(self, rig.cameras[0].image_topic)
         self._reset(self._seed)
         self._deadlines = Deadlines(self.rig.period_s, time.monotonic())
         self._timer = self.create_timer(self.rig.period_s, self._tick)

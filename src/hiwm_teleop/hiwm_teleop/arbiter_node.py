@@ -23,10 +23,9 @@ from hiwm_rig.rig_node import (
     declare_rig,
     now_ns,
     qos_profile,
-    require_single_publisher,
     run_node,
-    watch_for_second_publisher,
 )
+from hiwm_rig.single_publisher import SinglePublisher
 from hiwm_rig.types import Driver, Outcome
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
@@ -54,9 +53,9 @@ class ArbiterNode(Node):
         self.book = EpisodeBook(self.rig.task)
         self.counters = {"ticks": 0, "held": 0, "missed_ticks": 0}
         self._held = ""
-        require_single_publisher(self, self.arm.command, wait_s=float(self.declare_parameter("discovery_s", 1.0).value))
+        discovery_s = float(self.declare_parameter("discovery_s", 1.0).value)
+        self._only = SinglePublisher(self, self.arm.command, discovery_s)
         self._create_publishers()
-        watch_for_second_publisher(self, self.arm.command)
         self._create_inputs()
         DiagnosticsReporter(self, self._diagnostics, self.rig.topics.diagnostics)
         self._tick_ns = round(self.rig.period_s / TICKS_PER_PERIOD * 1e9)

@@ -108,7 +108,7 @@ class Collector:
         report.solved_alone += outcome is Outcome.SUCCESS and len(branches) == 1
         log = self.operator.log
         report.takeovers, report.rollbacks, report.branches = (log.count(k) for k in ("takeover", "rollback", "branch"))
-        report.operator_seconds = round(log.seconds(self._rig.period_s), 3)
+        report.operator_seconds = round(log.seconds(), 3)
         for branch in branches:
             if report.corrections >= self._settings.corrections or not self._worth_keeping(branch):
                 continue
@@ -210,6 +210,6 @@ def collect_corrections(
         report = collector.run(writer, progress)
     target = Path(out)
     collector.operator.log.write(
-        target.with_name(target.name + ".operator.json"), rig.period_s, collected=asdict(report), seed=settings.seed
+        target.with_name(target.name + ".operator.json"), collected=asdict(report), seed=settings.seed
     )
     return report

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
+from hiwm_rig.codecs import NS_PER_S
 from hiwm_rig.types import Driver, FloatArray, Outcome
 
 from hiwm_teleop.operator_log import OperatorLog
@@ -35,7 +36,8 @@ class OperatorSettings:
         max_corrections: takeovers in one episode, over all branches.
         branch_frames: frames to watch a branch after its last takeover before giving it up.
         min_back, max_back: how many frames before the notice to go back to, at least and at most.
-        min_correction, max_correction: frames of one correction; a shorter one ends with the hand at rest.
+        min_correction_s, max_correction_s: length of one correction by the stamps of the frames, so that a hand which
+            misses frames on a busy machine does not drive longer; a shorter one ends with the hand at rest.
         solved_frames: consecutive frames that must look solved.
         control_patience: frames to wait for a control request to be granted.
     """
@@ -46,8 +48,8 @@ class OperatorSettings:
     branch_frames: int = 150
     min_back: int = 5
     max_back: int = 45
-    min_correction: int = 10
-    max_correction: int = 40
+    min_correction_s: float = 1.0
+    max_correction_s: float = 4.0
     solved_frames: int = 3
     control_patience: int = 20
 
@@ -100,7 +102,7 @@ class ScriptedOperator:
         self._branch_id = -1
         self._joints: FloatArray | None = None
         self._stamp_ns = 0
-        self._frames = 0
+        self._taken_over_ns = 0
 
     # -- what the outside tells it ------------------------------------------------------------------------------
 
@@ -249,7 +251,7 @@ class ScriptedOperator:
             return self._retry(Driver.HUMAN, "the rollout is failing")
         episode.corrections += 1
         episode.in_branch += 1
-        self._frames = 0
+        self._taken_over_ns = view.stamp_ns
         joints = np.asarray(view.joints, dtype=np.float64)
         self._hand = (joints, joints)
         self.log.add(view.stamp_ns, "takeover", step=view.step)
@@ -258,25 +260,28 @@ class ScriptedOperator:
 
     def _correct(self, view: View) -> Sequence[Action]:
         self._remember(view)
-        self._frames += 1
         if view.driver is not Driver.HUMAN:
-            self.log.add(view.stamp_ns, "lost control", frames=self._frames)
+            self.log.add(view.stamp_ns, "lost control", seconds=self._driven_s(view))
             return self._hand_back(Cue.LOST_CONTROL, "lost control")
         return self._move_hand(view)
 
     def _move_hand(self, view: View) -> Sequence[Action]:
         """Choose where the leader goes over the next control period, or hand back."""
         assert self._correction is not None and self._hand is not None
-        target = None
-        if self._frames < self.settings.max_correction:
+        driven_s, target = self._driven_s(view), None
+        if driven_s < self.settings.max_correction_s:
             target = self._correction.next(self._episode.memory[-1].glimpse)
-            if target is None and 0 < self._frames < self.settings.min_correction:
+            if target is None and 0 < driven_s < self.settings.min_correction_s:
                 target = self._hand[1]
         if target is None:
-            self.log.add(view.stamp_ns, "corrected", frames=self._frames)
+            self.log.add(view.stamp_ns, "corrected", seconds=driven_s)
             return self._hand_back(Cue.CORRECTED, "corrected")
         self._hand = (self._hand[1], target)
         return ()
+
+    def _driven_s(self, view: View) -> float:
+        """Seconds since the takeover; stamps are whole nanoseconds, so a limit is met to the frame."""
+        return (view.stamp_ns - self._taken_over_ns) / NS_PER_S
 
     def _hand_back(self, cue: Cue, reason: str) -> Sequence[Action]:
         self._correction = self._hand = None

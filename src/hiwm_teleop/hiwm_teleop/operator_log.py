@@ -38,12 +38,11 @@ class OperatorLog:
         """How many events of a kind there are."""
         return Counter(e.kind for e in self.events)[kind]
 
-    def seconds(self, period_s: float) -> float:
-        """Seconds in which the operator's hand moved the robot: frames driven times the control period."""
-        ends = [e for e in self.events if e.kind in ("corrected", "lost control")]
-        return sum(int(e.detail["frames"]) for e in ends) * period_s
+    def seconds(self) -> float:
+        """Seconds in which the operator's hand moved the robot, all corrections together."""
+        return float(sum(e.detail["seconds"] for e in self.events if e.kind in ("corrected", "lost control")))
 
-    def summary(self, period_s: float) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Counts and operator time; the values are plain JSON."""
         return {
             "operator": "scripted (a stand-in for a person)",
@@ -51,16 +50,14 @@ class OperatorLog:
             "corrections": self.count("takeover"),
             "rollbacks": self.count("rollback"),
             "branches": self.count("branch"),
-            "operator_seconds": round(self.seconds(period_s), 3),
+            "operator_seconds": round(self.seconds(), 3),
         }
 
-    def write(self, path: str | Path, period_s: float, **extra: Any) -> None:
+    def write(self, path: str | Path, **extra: Any) -> None:
         """Write summary and events as JSON; written aside, then renamed."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         events = [{"stamp_ns": e.stamp_ns, "kind": e.kind, **e.detail} for e in self.events]
         partial = target.with_name(target.name + ".partial")
-        partial.write_text(
-            json.dumps({**self.summary(period_s), **extra, "events": events}, indent=1), encoding="utf-8"
-        )
+        partial.write_text(json.dumps({**self.summary(), **extra, "events": events}, indent=1), encoding="utf-8")
         partial.replace(target)

@@ -69,7 +69,6 @@ class OperatorNode(Node):
         defaults = OperatorSettings()
         values = {k: self.declare_parameter(k, getattr(defaults, k)).value for k in ("branches", "max_corrections")}
         values["corrections_per_branch"] = self.declare_parameter("corrections_per_branch", 2).value
-        values["max_correction"] = round(4.0 * self.rig.control_rate_hz)
         return OperatorSettings(**{k: int(v) for k, v in values.items()})
 
     def _create_topics(self) -> None:
@@ -157,7 +156,7 @@ class OperatorNode(Node):
 
     def _between_episodes(self) -> None:
         if 0 < self._episodes <= self._finished:
-            self.get_logger().info(f"done: {self.core.log.summary(self.rig.period_s)}")
+            self.get_logger().info(f"done: {self.core.log.summary()}")
             raise ExternalShutdownException
         if self._newest is None or not self._start_client.service_is_ready():
             return
@@ -189,7 +188,7 @@ class OperatorNode(Node):
 
     def _write_log(self) -> None:
         if self._log_path:
-            self.core.log.write(self._log_path, self.rig.period_s, task=self._task, seed=self._seed)
+            self.core.log.write(self._log_path, task=self._task, seed=self._seed)
 
     # -- requests -----------------------------------------------------------------------------------------------
 
@@ -256,7 +255,7 @@ class OperatorNode(Node):
         future.add_done_callback(on_done)
 
     def _diagnostics(self) -> dict[str, Any]:
-        return {"phase": self.core.phase.value, **self.counters, **self.core.log.summary(self.rig.period_s)}
+        return {"phase": self.core.phase.value, **self.counters, **self.core.log.summary()}
 
     def close(self) -> None:
         """Write the log, whatever happened."""

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from hiwm_rig.codecs import NS_PER_S, sample_to_joint_state
-from hiwm_rig.rig_node import StartupError, declare_rig, now_ns, qos_profile, require_single_publisher, run_node
+from hiwm_rig.rig_node import StartupError, declare_rig, now_ns, qos_profile, run_node
+from hiwm_rig.single_publisher import SinglePublisher
 from hiwm_rig.types import Driver, Outcome
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
@@ -36,7 +37,7 @@ class PlaybackNode(Node):
             raise StartupError(f"the motion has joints {list(motion.joint_names)}, the arm {list(arm.joint_names)}")
         branches = int(self.declare_parameter("branches", 3).value)
         self.tape = Playback(motion, branches, float(self.declare_parameter("seconds", 20.0).value))
-        require_single_publisher(self, arm.leader_joint_states)
+        self._only = SinglePublisher(self, arm.leader_joint_states)
         self._driver, self._snapshot = Driver.PAUSED, -1
         self._waiting = False
         self._ticks = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 from hiwm_rig.types import Driver, Outcome
@@ -42,7 +43,19 @@ def test_a_correction_is_at_most_four_seconds_long() -> None:
     run, _ = loop(ToySkill(frames=500, step=0.001), branches=1, corrections_per_branch=1)
     branches, _ = run.run(0)
     driven = [sum(r.driver is Driver.HUMAN for r in b.rows) for b in branches]
-    assert max(driven) == OperatorSettings().max_correction == 40
+    assert max(driven) * RIG.period_s == OperatorSettings().max_correction_s == 4.0
+
+
+def test_a_hand_that_misses_frames_does_not_drive_longer() -> None:
+    operator, _ = _failing_operator()
+    operator.on_went_back(True, 1)
+    skill = ToySkill(frames=500, step=0.001)
+    operator.on_thought(skill.plan(operator.glimpse, np.array(RIG.home), 0, np.random.default_rng(0)))  # type: ignore[arg-type]
+    seconds = 0
+    while operator.phase in (Phase.TAKEOVER, Phase.CORRECT):  # it sees one frame in ten
+        operator.observe(replace(_view(Driver.HUMAN, branch=1), stamp_ns=seconds * 1_000_000_000))
+        seconds += 1
+    assert seconds == 1 + OperatorSettings().max_correction_s
 
 
 def test_takeovers_and_hand_backs_never_jump() -> None:
@@ -139,7 +152,7 @@ def test_the_leader_rests_on_the_follower_until_the_takeover_and_then_moves_stea
 def test_the_log_says_stand_in_and_holds_times_counts_and_seconds(tmp_path) -> None:  # type: ignore[no-untyped-def]
     run, _ = loop(branches=2)
     run.run(0)
-    run.operator.log.write(tmp_path / "log.json", RIG.period_s)
+    run.operator.log.write(tmp_path / "log.json")
     text = json.loads((tmp_path / "log.json").read_text())
     assert "stand-in" in text["operator"]
     assert (text["corrections"], text["rollbacks"], text["branches"]) == (2, 1, 1)

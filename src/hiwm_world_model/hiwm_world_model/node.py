@@ -22,10 +22,9 @@ from hiwm_rig.rig_node import (
     StartupError,
     declare_rig,
     now_ns,
-    require_single_publisher,
     run_node,
-    watch_for_second_publisher,
 )
+from hiwm_rig.single_publisher import SinglePublisher
 from hiwm_rig.timing import Deadlines
 from hiwm_rig.types import Observation
 from rclpy.node import Node
@@ -58,7 +57,7 @@ class WorldRigNode(Node):
         self._step_on_command = bool(self.declare_parameter("step_on_command", False).value)
         self._seed = int(self.declare_parameter("seed", 0).value)
         discovery_s = float(self.declare_parameter("discovery_s", 1.0).value)
-        require_single_publisher(self, self.rig.cameras[0].image_topic, discovery_s)
+        self._only = SinglePublisher(self, self.rig.cameras[0].image_topic, discovery_s)
         torch.set_num_threads(int(self.declare_parameter("threads", 1).value))
         self.env = self._open_world()
         self._period_ns = round(1e9 * self.rig.period_s)
@@ -68,7 +67,6 @@ class WorldRigNode(Node):
         self._live = LiveSource(self, self.rig, str(self.declare_parameter("live_prefix", "").value))
         self._create_topics()
         self._create_services()
-        watch_for_second_publisher(self, self.rig.cameras[0].image_topic)
         self._start()
 
     # --- start-up --------------------------------------------------------------------------------------------------
