@@ -52,7 +52,7 @@ install_requirements() {
   else
     "$python" -m venv "$venv"
   fi
-  local files=(-r requirements/core.txt -r requirements/hardware.txt -r requirements/dev.txt)
+  local files=(-r requirements/core.txt -r requirements/drivers.txt -r requirements/dev.txt)
   [ "$have_ros" = 1 ] || files+=(-r requirements/ros.txt)
   say "installing pinned requirements (about a minute, 1.5 GB)"
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -c requirements/constraints.txt "${files[@]}"
