@@ -130,12 +130,12 @@ def _setup(options: Mapping[str, str], root: Path) -> _Setup:
     return _Setup(options, common, rig.name, task, _integer(options, "seed"), root)
 
 
-def _sim_rig(setup: _Setup) -> NodeSpec:
+def _sim_rig(setup: _Setup) -> list[NodeSpec]:
     parameters: dict[str, Value] = {"task": setup.task, "seed": setup.seed, "variation": setup.options["variation"]}
-    return NodeSpec("hiwm_sim", "sim_rig", "sim_rig", {**setup.common, **parameters})
+    return [NodeSpec("hiwm_sim", "sim_rig", "sim_rig", {**setup.common, **parameters})]
 
 
-def _world_rig(setup: _Setup) -> NodeSpec:
+def _world_rig(setup: _Setup) -> list[NodeSpec]:
     parameters: dict[str, Value] = {
         "model": setup.model("world", "world"),
         "journal": setup.options["journal"],
@@ -143,10 +143,11 @@ def _world_rig(setup: _Setup) -> NodeSpec:
         "seed": setup.seed,
     }
     # The world rig is the clock in lock-step: it must not wait for one.
-    return NodeSpec("hiwm_world_model", "world_rig", "world_rig", {**setup.common, **parameters, "use_sim_time": False})
+    own = {**setup.common, **parameters, "use_sim_time": False}
+    return [NodeSpec("hiwm_world_model", "world_rig", "world_rig", own)]
 
 
-def _physical_rig(setup: _Setup) -> NodeSpec:
+def _physical_rig(setup: _Setup) -> list[NodeSpec]:
     raise GraphError(
         "rig:=physical: the drivers of the physical rig (RealSense, Dynamixel) are not part of this version; "
         "use rig:=sim or rig:=world, or start your own drivers on the topics of the rig file"
@@ -192,6 +193,11 @@ def _checkpoints(nodes: Sequence[NodeSpec]) -> str:
     return ",".join(f"{role}={folder}" for role, folder in found.items())
 
 
+def build_rig(options: Mapping[str, str], root: Path) -> list[NodeSpec]:
+    """The nodes of the rig alone: cameras and follower arms, nobody who commands them; see :func:`build_graph`."""
+    return _RIGS[options["rig"]](_setup(options, root))
+
+
 def build_graph(options: Mapping[str, str], root: Path) -> list[NodeSpec]:
     """The nodes for these options.
 
@@ -203,7 +209,7 @@ def build_graph(options: Mapping[str, str], root: Path) -> list[NodeSpec]:
         GraphError: missing models, unknown rigs, drivers that this version does not have.
     """
     setup = _setup(options, root)
-    nodes = [_RIGS[options["rig"]](setup)]
+    nodes = build_rig(options, root)
     if options["policy"] != "none":
         policy: dict[str, Value] = {"policy": setup.model("policy", "base"), "seed": setup.seed}
         nodes.append(NodeSpec("hiwm_policy", "policy", "policy", {**setup.common, **policy}))
