@@ -71,6 +71,26 @@ class Arm(_Frozen):
         return self
 
 
+class CameraHardware(_Frozen):
+    """The RealSense device behind a camera, or a recording of one.
+
+    Both empty: the first device found, which only a rig with one camera may rely on.
+    """
+
+    serial: str = Field(default="", pattern=r"^[A-Za-z0-9]*$", description="as printed on the device")
+    recording: str = Field(default="", description="file written by librealsense, played in a loop instead of a device")
+    width: int = Field(default=640, gt=0, description="colour profile of the device, before scaling")
+    height: int = Field(default=480, gt=0)
+    fps: int = Field(default=30, gt=0)
+    depth: bool = Field(default=False, description="also publish depth aligned to colour")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> CameraHardware:
+        if self.serial and self.recording:
+            raise ValueError(f"give serial ({self.serial}) or recording ({self.recording}), not both")
+        return self
+
+
 class Camera(_Frozen):
     """One colour camera, published as realsense2_camera does for this namespace and name."""
 
@@ -83,6 +103,7 @@ class Camera(_Frozen):
     fovy_deg: float = Field(
         default=42.0, gt=0, lt=180, description="vertical field of view, where no calibration is known"
     )
+    hardware: CameraHardware = CameraHardware()
 
     @property
     def image_topic(self) -> str:
@@ -93,6 +114,16 @@ class Camera(_Frozen):
     def info_topic(self) -> str:
         """Topic of ``sensor_msgs/CameraInfo``."""
         return f"/{self.namespace}/{self.name}/color/camera_info"
+
+    @property
+    def depth_topic(self) -> str:
+        """Topic of depth aligned to colour (``16UC1``, millimetres, REP 118)."""
+        return f"/{self.namespace}/{self.name}/aligned_depth_to_color/image_raw"
+
+    @property
+    def depth_info_topic(self) -> str:
+        """Topic of the aligned depth's ``CameraInfo``."""
+        return f"/{self.namespace}/{self.name}/aligned_depth_to_color/camera_info"
 
     @property
     def frame_id(self) -> str:
