@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from hiwm_rig.hardware import ArmHardware
+
 Topic = Annotated[str, Field(pattern=r"^/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$")]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -52,6 +54,12 @@ class Arm(_Frozen):
     policy_command: Topic = "/policy/joint_trajectory"
     leader_joint_states: Topic = "/leader/joint_states"
     leader_command: Topic = "/leader/joint_trajectory"
+    hardware: ArmHardware | None = Field(default=None, description="servos of the physical rig, see hiwm_rig.hardware")
+
+    @property
+    def leader_name(self) -> str:
+        """Name of the arm's leader, where it has to be told from the arm: in diagnostics."""
+        return f"{self.name}_leader"
 
     @property
     def joint_names(self) -> tuple[str, ...]:
@@ -68,6 +76,8 @@ class Arm(_Frozen):
         for joint, value in zip(self.joints, self.home, strict=True):
             if not joint.lower <= value <= joint.upper:
                 raise ValueError(f"home of joint '{joint.name}' ({value}) is outside [{joint.lower}, {joint.upper}]")
+        if self.hardware is not None:
+            self.hardware.check_joints(names)
         return self
 
 
@@ -192,6 +202,10 @@ class Rig(_Frozen):
         names = [n for a in arms for n in a.joint_names]
         if len(set(names)) != len(names):
             raise ValueError(f"joint names must be unique over all arms, got {names}")
+        for key in ("name", "joint_states", "command", "policy_command", "leader_joint_states", "leader_command"):
+            values = [getattr(a, key) for a in arms]
+            if len(set(values)) != len(values):
+                raise ValueError(f"each arm needs its own '{key}', got {values}")
         return arms
 
     @property
