@@ -72,6 +72,13 @@ class LeaderMotor(Motor):
             raise ValueError(f"range of leader servo {self.id} ('{self.joint}') is empty: {list(self.range)}")
         return self
 
+    def map_to(self, lower: float, upper: float) -> tuple[float, float]:
+        """(scale, offset) of ``follower = scale * leader + offset`` for a follower joint with these limits."""
+        if self.range is None:
+            return self.scale, self.offset
+        scale = (upper - lower) / (self.range[1] - self.range[0])
+        return scale, lower - scale * self.range[0]
+
 
 class ServoBus(_Frozen):
     """A serial port with servos on it."""

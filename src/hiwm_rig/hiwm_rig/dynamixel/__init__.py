@@ -1,1 +1,1 @@
-"""Dynamixel X servos on Protocol 2.0: control table, bus, arm driver, calibration, and an emulator. No ROS but the nodes."""
+"""Dynamixel X servos on Protocol 2.0: control table, bus, arm driver, calibration, an emulator. ROS: nodes only."""
