@@ -140,7 +140,9 @@ class Bus:
             AnswerError: one does not answer, or two have one id.
             WrongServoError: one is of another model than the rig file says.
         """
-        silent, garbled, firmware = [], [], []
+        silent: list[Motor] = []
+        garbled: list[Motor] = []
+        firmware: list[int] = []
         for motor in self.motors:
             try:
                 self._check_model(motor)
@@ -238,7 +240,8 @@ class Bus:
             answers = self._receive_fast(size) if self.fast else [self._receive(i, size) for i in self.ids]
         rows = np.frombuffer(b"".join(data for data, _ in answers), _FIELDS)
         alerts = tuple(i for i, (_, error) in zip(self.ids, answers, strict=True) if error & _ALERT)
-        return Present(*(rows[name].astype(np.int64) for name in ("current", "velocity", "position")), alerts)
+        current, velocity, position = (rows[name].astype(np.int64) for name in ("current", "velocity", "position"))
+        return Present(current, velocity, position, alerts)
 
     def write_all(self, register: Register, values: Sequence[int] | npt.NDArray[np.int64]) -> None:
         """Write a register of all servos at once. No servo answers: what they make of it is read, not known.

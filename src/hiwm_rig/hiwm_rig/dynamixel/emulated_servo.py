@@ -67,7 +67,7 @@ class EmulatedServo:
 
     def get(self, register: Register) -> int:
         """A register's value."""
-        return register.decode(self._bytes[register.address : register.address + register.size])
+        return register.decode(bytes(self._bytes[register.address : register.address + register.size]))
 
     def set(self, register: Register, value: int) -> None:
         """Put a value into a register without any of the servo's checks."""

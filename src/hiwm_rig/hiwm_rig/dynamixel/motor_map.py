@@ -36,7 +36,8 @@ class MotorMap:
         missing = [m.joint for m in motors if m.homing_offset is None]
         if missing:
             raise CalibrationError(
-                f"calibration missing: no homing_offset for {missing}; run 'hiwm calibrate' and use the rig file it writes"
+                f"calibration missing: no homing_offset for {missing}; run 'hiwm calibrate' and use the rig file "
+                "that it writes"
             )
         maps = [
             m.map_to(j.lower, j.upper) if isinstance(m, LeaderMotor) else (1.0, 0.0)

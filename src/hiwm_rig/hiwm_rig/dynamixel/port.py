@@ -41,7 +41,7 @@ def port_errors(name: str) -> Iterator[None]:
         raise PortError(f"{name}: the port has gone ({error}): plug the USB adapter in again") from error
 
 
-class SteadyPort(PortHandler):  # type: ignore[misc]
+class SteadyPort(PortHandler):
     """See the module's text.
 
     Args:
