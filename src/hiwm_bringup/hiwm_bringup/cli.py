@@ -50,6 +50,13 @@ COMMANDS: tuple[Command, ...] = (
         "hiwm up rig:=world operator:=scripted record:=/tmp/bag",
     ),
     Command(
+        ("check",),
+        "hiwm_bringup.check",
+        "",
+        "prove that a rig is a drop-in: the conformance suite",
+        "hiwm check\n  hiwm check --rig sim --json sim.json",
+    ),
+    Command(
         ("data", "generate"),
         "hiwm_sim.commands",
         "generate",
