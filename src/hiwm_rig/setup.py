@@ -16,6 +16,8 @@ setup(
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
+            "emulated_arm = hiwm_rig.dynamixel.emulated_arm_node:main",
+            "follower_arm = hiwm_rig.dynamixel.follower_node:main",
             "rig_check = hiwm_rig.conformance.main:main",
             "realsense_camera = hiwm_rig.realsense.node:main",
         ]
