@@ -10,6 +10,8 @@ from typing import Literal
 from hiwm_rig.contract import RigFileError, load_rig
 
 Value = str | int | float | bool
+_EMULATOR_STARTS_S = 60.0
+"""How long a driver waits for its emulated arm, which starts at the same time."""
 
 
 class GraphError(ValueError):
@@ -60,6 +62,16 @@ OPTIONS: tuple[Option, ...] = (
         "wall",
         "wall: real time; lockstep: the world rig publishes /clock and advances on request",
         ("wall", "lockstep"),
+    ),
+    Option(
+        "follower_ports",
+        "",
+        "serial port of each follower arm (rig:=physical), by commas; 'file': as in the rig file; empty: emulated arms",
+    ),
+    Option(
+        "leader_ports",
+        "",
+        "serial port of each leader arm (operator:=leader), by commas; 'file': as in the rig file; empty: emulated arms",
     ),
     Option("record", "", "directory to record a bag into (must not exist); empty: no recording"),
     Option("playback", "", "file with a recorded leader motion (operator:=playback)"),
@@ -148,39 +160,55 @@ def _world_rig(setup: _Setup) -> list[NodeSpec]:
 
 
 def _physical_rig(setup: _Setup) -> list[NodeSpec]:
-    raise GraphError(
-        "rig:=physical: the drivers of the physical rig (RealSense, Dynamixel) are not part of this version; "
-        "use rig:=sim or rig:=world, or start your own drivers on the topics of the rig file"
-    )
+    return [*_arms(setup, "follower"), *_cameras(setup)]
+
+
+def _arms(setup: _Setup, part: Literal["follower", "leader"]) -> list[NodeSpec]:
+    """The driver of all follower or leader arms, with emulated servos where no ports are given."""
+    rig = load_rig(setup.options["rig_file"])
+    without = [a.name for a in rig.arms if a.hardware is None or (part == "leader" and a.hardware.leader is None)]
+    if without:
+        raise GraphError(
+            f"rig file '{setup.options['rig_file']}': no section hardware.{part} for the arms {without}: "
+            "describe their servos as rigs/push_t.yaml does"
+        )
+    ports = setup.options[f"{part}_ports"]
+    package = "hiwm_rig" if part == "follower" else "hiwm_teleop"
+    if ports:
+        own: dict[str, Value] = {"ports": "" if ports == "file" else ports}
+        return [NodeSpec(package, f"{part}_arm", f"{part}_arm", {**setup.common, **own})]
+    emulator = NodeSpec("hiwm_rig", "emulated_arm", f"emulated_{part}", {**setup.common, "part": part})
+    patience: dict[str, Value] = {"ports": "emulated", "connect_s": _EMULATOR_STARTS_S}
+    return [emulator, NodeSpec(package, f"{part}_arm", f"{part}_arm", {**setup.common, **patience})]
+
+
+def _cameras(setup: _Setup) -> list[NodeSpec]:
+    return []
 
 
 _RIGS = {"sim": _sim_rig, "world": _world_rig, "physical": _physical_rig}
 
 
-def _scripted(setup: _Setup) -> NodeSpec:
+def _scripted(setup: _Setup) -> list[NodeSpec]:
     parameters: dict[str, Value] = {
         "task": setup.task,
         "seed": setup.seed,
         "episodes": _integer(setup.options, "episodes"),
     }
     node = "scripted_operator"
-    return NodeSpec("hiwm_teleop", node, node, {**setup.common, **parameters}, on_exit="finish")
+    return [NodeSpec("hiwm_teleop", node, node, {**setup.common, **parameters}, on_exit="finish")]
 
 
-def _leader(setup: _Setup) -> NodeSpec:
-    raise GraphError(
-        "operator:=leader: the driver of the leader arm is not part of this version; use operator:=scripted or "
-        "operator:=none, and publish your own leader's joint states on the leader topic of the rig file"
-    )
+def _leader(setup: _Setup) -> list[NodeSpec]:
+    return _arms(setup, "leader")
 
 
-def _playback(setup: _Setup) -> NodeSpec:
+def _playback(setup: _Setup) -> list[NodeSpec]:
     source = setup.options["playback"]
     if not Path(source).is_file():
         raise GraphError(f"operator:=playback needs playback:=FILE (a recorded leader motion), got '{source}'")
-    return NodeSpec(
-        "hiwm_teleop", "leader_playback", "leader_playback", {**setup.common, "source": source}, on_exit="finish"
-    )
+    own: dict[str, Value] = {**setup.common, "source": source}
+    return [NodeSpec("hiwm_teleop", "leader_playback", "leader_playback", own, on_exit="finish")]
 
 
 _OPERATORS = {"scripted": _scripted, "leader": _leader, "playback": _playback}
@@ -206,7 +234,7 @@ def build_graph(options: Mapping[str, str], root: Path) -> list[NodeSpec]:
         root: project directory, where ``models/`` lies.
 
     Raises:
-        GraphError: missing models, unknown rigs, drivers that this version does not have.
+        GraphError: missing models, unknown rigs, arms that the rig file describes no servos for.
     """
     setup = _setup(options, root)
     nodes = build_rig(options, root)
@@ -219,5 +247,5 @@ def build_graph(options: Mapping[str, str], root: Path) -> list[NodeSpec]:
         record: dict[str, Value] = {"output": options["record"], "checkpoints": _checkpoints(nodes)}
         nodes.append(NodeSpec("hiwm_data", "recorder", "recorder", {**setup.common, **record}))
     if options["operator"] != "none":
-        nodes.append(_OPERATORS[options["operator"]](setup))
+        nodes += _OPERATORS[options["operator"]](setup)
     return nodes

@@ -37,9 +37,9 @@ class OrderError(ValueError):
     """An order the emulator does not understand; the text says what it takes."""
 
 
-def emulated_port(part: str) -> Path:
-    """Where the emulated arm ``part`` of this user's ROS domain has its port."""
-    domain = os.environ.get("ROS_DOMAIN_ID", "0") or "0"
+def emulated_port(part: str, domain: int | None = None) -> Path:
+    """Where the emulated arm ``part`` has its port, in a ROS domain of this user (by default this process's)."""
+    domain = int(os.environ.get("ROS_DOMAIN_ID") or 0) if domain is None else domain
     return Path(tempfile.gettempdir()) / f"hiwm-{os.getuid()}" / f"domain_{domain}-{part}"
 
 
