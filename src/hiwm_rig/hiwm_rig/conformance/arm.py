@@ -19,7 +19,7 @@ _WINDOW_SAMPLES = 4
 _HOME_SPEED = 0.2
 """Share of the velocity limits at which an arm is brought back between checks."""
 _REACH_SHARE, _STILL_SHARE = 0.3, 0.02
-"""Length of a test motion of a joint that is not revolute, and what counts as standing still, as shares of its range."""
+"""For a joint that is not revolute, as shares of its range: the length of a test motion, and what is standing still."""
 _MAX_SAMPLES = 400
 
 
