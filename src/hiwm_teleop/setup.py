@@ -17,6 +17,7 @@ setup(
     entry_points={
         "console_scripts": [
             "arbiter = hiwm_teleop.arbiter_node:main",
+            "leader_arm = hiwm_teleop.leader_node:main",
             "leader_playback = hiwm_teleop.playback_node:main",
             "scripted_operator = hiwm_teleop.operator_node:main",
         ]

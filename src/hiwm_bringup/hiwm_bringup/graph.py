@@ -71,7 +71,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "leader_ports",
         "",
-        "serial port of each leader arm (operator:=leader), by commas; 'file': as in the rig file; empty: emulated arms",
+        "serial port of each leader arm (operator:=leader), as follower_ports",
     ),
     Option("record", "", "directory to record a bag into (must not exist); empty: no recording"),
     Option("playback", "", "file with a recorded leader motion (operator:=playback)"),
