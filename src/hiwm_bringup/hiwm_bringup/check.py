@@ -22,8 +22,6 @@ from hiwm_bringup.paths import parameter_file, project_root
 from hiwm_bringup.processes import NodeDiedError, Supervisor, node_environment
 from hiwm_bringup.testing import unique_domain
 
-_LOG_LINES = 15
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``hiwm check``."""
@@ -53,6 +51,7 @@ class _OwnRig:
         self._log_dir = log_dir
         self._env = node_environment(os.environ, domain)
         self._supervisor = self._start()
+        self._obituary = ""
 
     def _start(self) -> Supervisor:
         supervisor = Supervisor(self._specs, self._env, [parameter_file()], log_dir=self._log_dir)
@@ -65,6 +64,7 @@ class _OwnRig:
 
     def restart(self) -> None:
         """End every node, then start it again."""
+        self._obituary = self.obituary()
         self._supervisor.stop()
         self._supervisor = self._start()
 
@@ -73,12 +73,12 @@ class _OwnRig:
         self._supervisor.stop()
 
     def obituary(self) -> str:
-        """What a node that died has to say; empty where all live."""
+        """What a node had to say that died by itself, before or after a restart; empty where none did."""
         try:
             self._supervisor.poll()
         except NodeDiedError as error:
             return str(error)
-        return ""
+        return self._obituary
 
 
 @contextmanager

@@ -73,6 +73,11 @@ OPTIONS: tuple[Option, ...] = (
         "",
         "serial port of each leader arm (operator:=leader), as follower_ports",
     ),
+    Option(
+        "cameras",
+        "",
+        "serial or recording of each camera (rig:=physical), by commas; 'file': as in the rig file; empty: a stand-in",
+    ),
     Option("record", "", "directory to record a bag into (must not exist); empty: no recording"),
     Option("playback", "", "file with a recorded leader motion (operator:=playback)"),
     Option("episodes", "0", "episodes after which the scripted operator stops the graph; 0: until Ctrl-C"),
@@ -183,7 +188,18 @@ def _arms(setup: _Setup, part: Literal["follower", "leader"]) -> list[NodeSpec]:
 
 
 def _cameras(setup: _Setup) -> list[NodeSpec]:
-    return []
+    """The driver of each camera; a recorded stand-in where no serial or file is given."""
+    rig, given = load_rig(setup.options["rig_file"]), setup.options["cameras"]
+    sources = given.split(",") if given not in ("", "file") else [""] * len(rig.cameras)
+    if len(sources) != len(rig.cameras):
+        names = ", ".join(c.name for c in rig.cameras)
+        raise GraphError(f"cameras:={given}: expected {len(rig.cameras)} serials or files, by commas (for {names})")
+    nodes = []
+    for camera, source in zip(rig.cameras, sources, strict=True):
+        key = "recording" if "/" in source or source.endswith((".db3", ".bag")) else "serial"
+        own: dict[str, Value] = {"camera": camera.name, key: source, "stand_in": not given}
+        nodes.append(NodeSpec("hiwm_rig", "realsense_camera", f"{camera.name}_camera", {**setup.common, **own}))
+    return nodes
 
 
 _RIGS = {"sim": _sim_rig, "world": _world_rig, "physical": _physical_rig}

@@ -52,7 +52,7 @@ class ArmProbe:
         self.reach = float(min(lengths[self.joint], 0.5 * self.room[self.joint]))
         if self.reach <= 4 * self.still[self.joint]:
             name = self.arm.joints[self.joint].name
-            raise CannotMeasureError(f"joint '{name}' stands too near to its limits to be moved both ways")
+            raise CannotMeasureError(self.topic, f"joint '{name}' stands too near to its limits to be moved both ways")
 
     @property
     def topic(self) -> str:
@@ -87,15 +87,15 @@ class ArmProbe:
         start = len(states)
         got = self.user.spin_until(lambda: any(in_order(s, names) is not None for s in states[start:]), _STATE_WAIT_S)
         if not got:
-            raise CannotMeasureError(self._no_state(len(states) - start))
+            raise CannotMeasureError(self.arm.joint_states, self._no_state(len(states) - start))
         return next(p for s in reversed(states) if (p := in_order(s, names)) is not None)
 
     def _no_state(self, received: int) -> str:
-        text = f"{self.arm.joint_states}: no joint state within {_STATE_WAIT_S:g} s"
+        text = f"no joint state within {_STATE_WAIT_S:g} s"
         if received:
             last = self.states()[-1]
             text = (
-                f"{self.arm.joint_states}: {received} joint states, none with finite positions of "
+                f"{received} joint states, none with finite positions of "
                 f"{list(self.arm.joint_names)}; the last has {list(last.names)}: {list(last.positions)}"
             )
         return text
@@ -115,7 +115,7 @@ class ArmProbe:
         received = self.states()[start:]
         track = track_of(received, self.arm.joint_names, origin_ns)
         if not len(track.times_s):
-            raise CannotMeasureError(self._no_state(len(received)))
+            raise CannotMeasureError(self.arm.joint_states, self._no_state(len(received)))
         return track
 
     def settle(self) -> Array:
@@ -132,7 +132,7 @@ class ArmProbe:
         start = len(self.states())
         if not self.user.spin_until(still, self._settings.settle_s):
             self.position()  # says so where there are no joint states at all
-            raise CannotMeasureError(f"the arm does not come to rest within {self._settings.settle_s:g} s")
+            raise CannotMeasureError(self.topic, f"the arm does not come to rest within {self._settings.settle_s:g} s")
         return self.position()
 
     def _newest(self, start: int) -> Array:
@@ -187,9 +187,8 @@ class ArmProbe:
         reached = self.settle()
         off = abs(reached[self.joint] - wanted[self.joint])
         if off > 3 * self.still[self.joint]:
-            raise CannotMeasureError(
-                f"a ramp to {wanted[self.joint]:.3f} left joint '{self.joint_name}' at {reached[self.joint]:.3f}"
-            )
+            text = f"a ramp to {wanted[self.joint]:.3f} left joint '{self.joint_name}' at {reached[self.joint]:.3f}"
+            raise CannotMeasureError(self.topic, text)
         return reached
 
     def home(self) -> Array:

@@ -18,7 +18,16 @@ class Need(StrEnum):
 
 
 class CannotMeasureError(RuntimeError):
-    """A check could not be carried out on this rig; it fails, and the text is what was seen."""
+    """A check could not be carried out on this rig; it fails, and the text is what was seen.
+
+    Args:
+        topic: topic or service that it speaks of.
+        seen: what there was instead.
+    """
+
+    def __init__(self, topic: str, seen: str) -> None:
+        super().__init__(seen)
+        self.topic = topic
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ class Session:
         """
         if self._restarted is None:
             if self._restart is None:
-                raise CannotMeasureError("this run may not restart the rig")
+                raise CannotMeasureError("", "this run may not restart the rig")
             self._restarted = self._watch_restart(self._restart)
         return self._restarted
 

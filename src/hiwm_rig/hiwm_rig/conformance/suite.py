@@ -61,7 +61,7 @@ def _run(session: Session, check: Check) -> Result:
     try:
         findings = list(check.run(session))
     except CannotMeasureError as error:
-        findings = [Finding("", False, check.about, str(error))]
+        findings = [Finding(error.topic, False, check.about, str(error))]
     shown = _most_telling(check, findings)
     passed = bool(findings) and all(f.passed for f in findings)
     taken = time.monotonic() - start

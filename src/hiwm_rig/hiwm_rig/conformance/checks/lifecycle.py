@@ -27,7 +27,7 @@ def _reset(session: Session, seed: int = _SEED, source: str = "") -> Any:
 
     answer = session.user.call(Reset, RESET, Reset.Request(source=source, seed=seed), session.settings.reset_s)
     if answer is None:
-        raise CannotMeasureError(f"{RESET}: no answer within {session.settings.reset_s:g} s")
+        raise CannotMeasureError(RESET, f"no answer within {session.settings.reset_s:g} s")
     return answer
 
 

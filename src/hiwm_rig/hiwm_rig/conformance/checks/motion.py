@@ -211,7 +211,7 @@ def _top_speed(arm: ArmProbe, track: Track) -> float:
             way = abs(track.positions[j, arm.joint] - track.positions[i, arm.joint])
             speeds.append(way / (track.times_s[j] - start))
     if not speeds:
-        raise CannotMeasureError(f"{arm.arm.joint_states}: too few joint states to tell a speed")
+        raise CannotMeasureError(arm.arm.joint_states, "too few joint states to tell a speed")
     return float(max(speeds))
 
 
