@@ -122,10 +122,14 @@ class LeaderNode(Node):
             self._pulled.trigger()
 
     def _on_status(self, running: _Running, status: LoopStatus) -> None:
-        if self.context.ok():
-            self._report(running)
-            log = self.get_logger().info if status.ok else self.get_logger().error
-            log(f"leader of arm '{running.arm.name}': {status.message or status.state}")
+        if not self.context.ok():
+            return
+        self._report(running)
+        text = f"leader of arm '{running.arm.name}': {status.message or status.state}"
+        if status.ok:
+            self.get_logger().info(text)
+        else:
+            self.get_logger().error(text)
 
     # -- the node's thread --------------------------------------------------------------------------------------
 

@@ -242,7 +242,7 @@ steps = st.one_of(
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(steps, min_size=1, max_size=25), st.sampled_from(list(Alignment)))
-def test_no_step_is_larger_than_the_velocity_limit_whatever_leader_policy_and_rig_do(
+def test_no_step_exceeds_the_velocity_limit_whatever_happens(
     sequence: list[tuple[str, object]], alignment: Alignment
 ) -> None:
     rig = Rig(alignment=alignment)

@@ -151,7 +151,7 @@ class ServoLoop:
                     self._try_to_connect()
         except BaseException as error:  # a defect: whoever owns the loop raises it where it is seen
             self._failure = error
-            self._set(LoopState.BUS_FAULT, f"the driver has failed: {error!r}")
+            self.status = LoopStatus(LoopState.BUS_FAULT, f"the driver has failed: {error!r}")
 
     def _try_to_connect(self) -> None:
         try:
