@@ -129,6 +129,27 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(("replay",), "hiwm_data.commands", "replay", "replay a bag onto the topics", "hiwm replay /tmp/bag"),
     Command(
+        ("emulate", "arm"),
+        "hiwm_rig.dynamixel.commands",
+        "emulate",
+        "an emulated Dynamixel arm on a pseudo-terminal, for people without one",
+        "hiwm emulate arm --part leader",
+    ),
+    Command(
+        ("emulate", "order"),
+        "hiwm_rig.dynamixel.commands",
+        "order",
+        "order a running emulated arm a fault, or a hand that moves it",
+        "hiwm emulate order --link /tmp/arm missing 3",
+    ),
+    Command(
+        ("calibrate",),
+        "hiwm_rig.dynamixel.commands",
+        "calibrate",
+        "measure zeros and ends of an arm's joints, and write them into a rig file",
+        "hiwm calibrate --rig-file my_rig.yaml --part leader --out my_calibrated_rig.yaml",
+    ),
+    Command(
         ("bench",),
         "hiwm_bringup.bench",
         "",
@@ -142,7 +163,7 @@ _EPILOG = """examples:
   hiwm test                    all tests
   hiwm up operator:=scripted   the running system, until Ctrl-C
 """
-_GROUPS = {"data": "datasets", "train": "training", "evaluate": "evaluation"}
+_GROUPS = {"emulate": "emulators", "data": "datasets", "train": "training", "evaluate": "evaluation"}
 
 
 def _overview() -> str:
