@@ -21,6 +21,8 @@ _HOME_SPEED = 0.2
 _REACH_SHARE, _STILL_SHARE = 0.3, 0.02
 """For a joint that is not revolute, as shares of its range: the length of a test motion, and what is standing still."""
 _MAX_SAMPLES = 400
+_AFTER = 2
+"""Joint states from after the end of a watch that show that the rig has got there."""
 
 
 class ArmProbe:
@@ -32,7 +34,7 @@ class ArmProbe:
         settings: lengths and tolerances.
 
     Raises:
-        CannotMeasureError: the arm shows no usable joint states.
+        CannotMeasureError: the arm shows no usable joint states, or nobody listens to its commands.
     """
 
     def __init__(self, user: RigUser, index: int, settings: Settings) -> None:
@@ -41,6 +43,8 @@ class ArmProbe:
         self.arm = user.rig.arms[index]
         self._settings = settings
         self.period_s = user.rig.period_s
+        if not user.spin_until(lambda: user.is_heard(index), _STATE_WAIT_S):
+            raise CannotMeasureError(self.topic, "nobody subscribes to commands")
         lower = np.array([j.lower for j in self.arm.joints])
         upper = np.array([j.upper for j in self.arm.joints])
         revolute = np.array([j.type == "revolute" for j in self.arm.joints])
@@ -101,13 +105,19 @@ class ArmProbe:
         return text
 
     def watch(self, seconds: float) -> Track:
-        """What the arm does for a time.
+        """What the arm does for a time, by its own stamps: a busy rig shows late what it does.
 
         Raises:
             CannotMeasureError: it shows no usable joint states meanwhile.
         """
         start, origin = len(self.states()), self.user.now_ns()
         self.user.spin_for(seconds)
+        over = origin + round(seconds * NS_PER_S)
+
+        def shown() -> bool:
+            return sum(s.stamp_ns >= over for s in self.states()[start:][-_AFTER:]) >= _AFTER
+
+        self.user.spin_until(shown, _STATE_WAIT_S)
         return self.since(start, origin)
 
     def since(self, start: int, origin_ns: int) -> Track:

@@ -14,6 +14,7 @@ class Settings:
         start_s: how long the rig may take to show up, and to come back after a restart.
         reset_s: how long a reset may take until the arm stands where it leads to.
         reach_rad: length of a test motion.
+        chunk_s: duration of a test chunk.
         still_rad: an arm that moves less than this stands still (encoder noise, a controller that settles).
         settle_s: how long an arm may take to come to rest.
         rate_tolerance: share by which a rate may be off.
@@ -28,6 +29,7 @@ class Settings:
     start_s: float = 60.0
     reset_s: float = 30.0
     reach_rad: float = 0.15
+    chunk_s: float = 1.0
     still_rad: float = 0.01
     settle_s: float = 4.0
     rate_tolerance: float = 0.1

@@ -138,6 +138,10 @@ class RigUser:
         silent += [c.info_topic for c in self.rig.cameras if not self.infos[c.name]]
         return silent + [a.joint_states for a, s in zip(self.rig.arms, self.states, strict=True) if not s]
 
+    def is_heard(self, arm: int) -> bool:
+        """Whether somebody beside this node subscribes to what :meth:`send` publishes."""
+        return bool(self._commands[arm].get_subscription_count() > 1)
+
     def send(self, arm: int, msg: Any) -> int:
         """Publish a command; when, on this node's clock in ns."""
         self._sent[arm] += 1

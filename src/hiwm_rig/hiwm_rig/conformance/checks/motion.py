@@ -16,7 +16,6 @@ _ARRIVED = 0.2
 """A target counts as reached within this share of a test motion."""
 _STARTED = 0.2
 """An arm counts as moving once it is this share of a test motion away."""
-_CHUNK_S = 1.0
 _LAGS = 31
 _MAX_LAG_PERIODS = 3.0
 _REPEATS = 3
@@ -43,11 +42,11 @@ def _arrival(arm: ArmProbe, track: Track, target: Array) -> Finding:
 def stands_still_without_a_command(session: Session) -> Iterator[Finding]:
     """An arm that nobody commands stands still."""
     for arm in session.arms:
-        track = arm.watch(1.0)
+        track = arm.watch(session.settings.chunk_s)
         worst = arm.moved(track, track.positions[0])
         i = int(worst.argmax())
         seen = f"'{arm.arm.joints[i].name}' moved by {worst[i] * arm.still[i]:.4f}"
-        yield Finding(arm.arm.joint_states, worst[i] <= 1.5, f"motion within {arm.still[i]:.4f} over 1 s", seen)
+        yield Finding(arm.arm.joint_states, worst[i] <= 1.5, f"motion within {arm.still[i]:.4f}", seen)
 
 
 @check("motion")
@@ -126,7 +125,7 @@ def _follow_chunk(arm: ArmProbe, session: Session, seconds: float) -> tuple[Trac
 def chunk_reaches_its_end(session: Session) -> Iterator[Finding]:
     """A chunk leads to its last point."""
     for arm in session.arms:
-        track, _, positions = _follow_chunk(arm, session, _CHUNK_S)
+        track, _, positions = _follow_chunk(arm, session, session.settings.chunk_s)
         yield _arrival(arm, track, positions[-1])
 
 
@@ -134,7 +133,7 @@ def chunk_reaches_its_end(session: Session) -> Iterator[Finding]:
 def chunk_is_interpolated(session: Session) -> Iterator[Finding]:
     """Between its points a chunk is a straight line in time: no steps, no rush to the end."""
     for arm in session.arms:
-        track, offsets, positions = _follow_chunk(arm, session, _CHUNK_S)
+        track, offsets, positions = _follow_chunk(arm, session, session.settings.chunk_s)
         errors = []
         lags = np.linspace(0, _lag_s(arm, session), _LAGS)
         for lag in lags:
@@ -150,7 +149,7 @@ def chunk_is_interpolated(session: Session) -> Iterator[Finding]:
 def chunk_is_held_at_its_end(session: Session) -> Iterator[Finding]:
     """After its last point, and after it has become stale, a chunk's end is held."""
     for arm in session.arms:
-        _, _, positions = _follow_chunk(arm, session, _CHUNK_S / 2)
+        _, _, positions = _follow_chunk(arm, session, session.settings.chunk_s / 2)
         track = arm.watch(session.rig.timeouts.command_s + 3 * arm.period_s + 0.2)
         off = float(_away(arm, track, positions[-1]).max())
         seen = f"up to {100 * off:.0f} % of the motion away from it"
@@ -162,13 +161,13 @@ def running_chunk_is_replaced(session: Session) -> Iterator[Finding]:
     """A new chunk replaces the one that runs, at once and for good."""
     for arm in session.arms:
         arm.home()
-        arm.ramp(arm.target(1), 1.5 * _CHUNK_S)
-        session.user.spin_for(0.5 * _CHUNK_S)
+        arm.ramp(arm.target(1), 1.5 * session.settings.chunk_s)
+        session.user.spin_for(0.5 * session.settings.chunk_s)
         target = arm.target(-0.5)
-        arm.ramp(target, 0.5 * _CHUNK_S)
-        session.user.spin_for(0.5 * _CHUNK_S + _lag_s(arm, session))
+        arm.ramp(target, 0.5 * session.settings.chunk_s)
+        session.user.spin_for(0.5 * session.settings.chunk_s + _lag_s(arm, session))
         # Until after the end of the first chunk: it must not come back.
-        track = arm.watch(0.5 * _CHUNK_S + _lag_s(arm, session))
+        track = arm.watch(0.5 * session.settings.chunk_s + _lag_s(arm, session))
         off = float(_away(arm, track, target).max())
         seen = f"up to {100 * off:.0f} % of the motion away from its end"
         expected = f"within {100 * _ARRIVED:.0f} % of the second chunk's end, {target[arm.joint]:.3f}"
@@ -184,7 +183,8 @@ def velocity_limit_kept(session: Session) -> Iterator[Finding]:
         length = min(float(0.9 * arm.room[arm.joint]), max(3 * arm.reach, 5 * limit * arm.period_s))
         origin = arm.position()
         target = arm.target(length / arm.reach)
-        start, sent = len(arm.states()), arm.send_point(target)
+        # The state before the command belongs to it: a jump shows between that one and the next.
+        start, sent = len(arm.states()) - 1, arm.send_point(target)
         session.user.spin_for(length / limit + _lag_s(arm, session))
         track = arm.since(start, sent)
         seen = _top_speed(arm, track)
@@ -220,8 +220,8 @@ def velocities_are_those_of_the_motion(session: Session) -> Iterator[Finding]:
     """Published velocities add up to the way that the arm went, with its sign."""
     for arm in session.arms:
         arm.home()
-        start, sent = len(arm.states()), arm.ramp(arm.target(1), _CHUNK_S)
-        session.user.spin_for(_CHUNK_S + _lag_s(arm, session))
+        start, sent = len(arm.states()), arm.ramp(arm.target(1), session.settings.chunk_s)
+        session.user.spin_for(session.settings.chunk_s + _lag_s(arm, session))
         track = arm.since(start, sent)
         if not track.velocities.shape[1]:
             yield Finding(arm.arm.joint_states, False, "velocities", "none are published")
@@ -241,10 +241,10 @@ def holds_when_the_commander_dies(session: Session) -> Iterator[Finding]:
         targets = np.linspace(first, arm.target(1), 6)[1:]
         arm.stream(targets, max(5 * arm.period_s, 0.3))
         session.user.spin_for(session.rig.timeouts.command_s + _lag_s(arm, session))
-        track = arm.watch(1.0)
+        track = arm.watch(session.settings.chunk_s)
         off = float(_away(arm, track, targets[-1]).max())
         seen = f"up to {100 * off:.0f} % of the motion away from it"
-        yield Finding(arm.topic, off <= _ARRIVED, f"within {100 * _ARRIVED:.0f} % of the last point for 1 s", seen)
+        yield Finding(arm.topic, off <= _ARRIVED, f"within {100 * _ARRIVED:.0f} % of the last point", seen)
 
 
 @check("motion")
@@ -252,9 +252,9 @@ def future_chunk_waits(session: Session) -> Iterator[Finding]:
     """Points due later are not rushed: the first part of a slow chunk is slow."""
     for arm in session.arms:
         first = arm.home()
-        arm.send_chunk([0.0, 2 * _CHUNK_S, 3 * _CHUNK_S], [first, first, arm.target(1)])
-        track = arm.watch(_CHUNK_S)
+        arm.send_chunk([0.0, 2 * session.settings.chunk_s, 3 * session.settings.chunk_s], [first, first, arm.target(1)])
+        track = arm.watch(session.settings.chunk_s)
         off = float(_away(arm, track, first).max())
         arm.send_point(first)
         seen = f"{100 * off:.0f} % of the motion already done"
-        yield Finding(arm.topic, off <= _STARTED, f"no motion within {_CHUNK_S:g} s", seen)
+        yield Finding(arm.topic, off <= _STARTED, f"no motion within {session.settings.chunk_s:g} s", seen)

@@ -190,12 +190,12 @@ def _undisturbed(session: Session, spoil: Callable[[ArmProbe, Any], str]) -> Ite
     for arm in session.arms:
         arm.home()
         target = arm.target(-1)
-        arm.ramp(target, 0.8)
-        session.user.spin_for(0.25)
+        arm.ramp(target, 1.2 * session.settings.chunk_s)
+        session.user.spin_for(0.2 * session.settings.chunk_s)
         msg = _valid(arm, session)
         what = spoil(arm, msg)
         session.user.send(arm.index, msg)
-        session.user.spin_for(0.55 + 3 * arm.period_s)
+        session.user.spin_for(session.settings.chunk_s + 3 * arm.period_s)
         track = arm.watch(0.2)
         off = abs(track.positions[-1, arm.joint] - target[arm.joint]) / arm.reach
         seen = f"{100 * off:.0f} % of the motion away from its end"
@@ -266,7 +266,7 @@ def obeys_again_after_rejections(session: Session) -> Iterator[Finding]:
         bad = _valid(arm, session)
         _set(bad, arm.joint, float("nan"))
         session.user.send(arm.index, bad)
-        session.user.spin_for(2 * arm.period_s)
+        arm.watch(2 * arm.period_s)
         target = arm.target(1)
         arm.send_point(target)
         track = arm.watch(3 * arm.period_s + 0.4)
