@@ -1,29 +1,22 @@
 """The physical rig's arms as people run them: real nodes in real processes, the servos emulated."""
 
-import json
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray
-from hiwm_bringup.graph import NodeSpec, build_graph, parse_assignments
-from hiwm_bringup.paths import project_root
+from hiwm_bringup.arm_session import ArmSession, arm_nodes
+from hiwm_bringup.graph import NodeSpec
 from hiwm_bringup.processes import NodeDiedError
-from hiwm_bringup.testing import Probe, graph, unique_domain
-from hiwm_rig.codecs import joint_state_to_sample, stamp_to_ns
+from hiwm_bringup.testing import graph, unique_domain
+from hiwm_rig.codecs import stamp_to_ns
 from hiwm_rig.contract import load_rig
-from hiwm_rig.dynamixel.control_table import RAD_PER_TICK
-from hiwm_rig.dynamixel.emulator import emulated_port, send_order
-from hiwm_rig.rig_node import qos_profile
+from hiwm_rig.dynamixel.emulator import emulated_port
 from hiwm_rig.types import Driver
-from sensor_msgs.msg import JointState, Joy
+from sensor_msgs.msg import Joy
 from std_srvs.srv import SetBool
-from trajectory_msgs.msg import JointTrajectory
 
-from hiwm_msgs.msg import ControlState
-from hiwm_msgs.srv import EndEpisode, RequestControl, Reset, StartEpisode
+from hiwm_msgs.srv import EndEpisode, Reset, StartEpisode
 
 pytestmark = pytest.mark.timeout(300)
 RIG = load_rig("push_t")
@@ -33,58 +26,18 @@ VMAX = np.array([j.max_velocity for j in ARM.joints])
 START_S = 90.0
 
 
-def arm_nodes(*words: str) -> list[NodeSpec]:
-    """The graph without policy and cameras."""
-    options = parse_assignments(["rig:=physical", "operator:=leader", "policy:=none", *words])
-    return [s for s in build_graph(options, project_root()) if "camera" not in s.name]
-
-
-class Bench:
-    """A person at the leader arm, and everything that is published."""
+class Bench(ArmSession):
+    """The rig's first arm, by short names."""
 
     def __init__(self, domain: int) -> None:
-        self.domain = domain
-        self.probe = Probe(domain)
-        self.joints = self.probe.listen(JointState, ARM.joint_states, qos_profile(RIG.qos.joint_states))
-        self.leader = self.probe.listen(JointState, ARM.leader_joint_states, qos_profile(RIG.qos.joint_states))
-        self.control = self.probe.listen(ControlState, RIG.topics.control_state, 50)
-        self.commands = self.probe.listen(JointTrajectory, ARM.command, 50)
-        self.diagnostics = self.probe.listen(DiagnosticArray, RIG.topics.diagnostics, 50)
-        self.pedal = self.probe.node.create_publisher(Joy, "/leader/joy", 10)
-
-    def order(self, part: str, text: str) -> str:
-        name = ARM.name if part == "follower" else ARM.leader_name
-        return send_order(emulated_port(name, self.domain), text)
-
-    def servos(self, part: str) -> dict[str, Any]:
-        return json.loads(self.order(part, "state"))
-
-    def hand(self, joint: int, radians: float) -> None:
-        self.order("leader", f"hand {joint + 1} {2048 + radians / RAD_PER_TICK}")
-
-    def follower(self) -> np.ndarray:
-        return joint_state_to_sample(self.joints[-1], ARM.joint_names).positions
-
-    def until(self, condition: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
-        self.probe.spin_until(condition, timeout_s, what)
-
-    def drives(self, driver: Driver) -> None:
-        self.until(lambda: bool(self.control) and self.control[-1].driver == driver, f"{driver.name} drives")
-
-    def ask(self, driver: Driver) -> None:
-        self.until(lambda: self.control[-1].leader_fresh and self.control[-1].rig_fresh, "fresh leader and rig")
-        request = RequestControl.Request(driver=int(driver), reason="test")
-        assert self.probe.call(RequestControl, "/hiwm/request_control", request).success
-        self.drives(driver)
+        super().__init__(RIG, domain)
+        self.states = self.arms[ARM.name].follower
+        self.commands = self.arms[ARM.name].commands
 
     def settle(self) -> None:
-        """The person lets go, the rig is fresh and paused."""
+        """The person lets go, the rig is healthy and paused."""
         self.order("leader", "release")
-        self.until(lambda: self.control[-1].rig_fresh and self.control[-1].leader_fresh, "a healthy rig")
         self.ask(Driver.PAUSED)
-
-    def levels(self, name: str) -> list[int]:
-        return [ord(s.level) for m in self.diagnostics for s in m.status if s.hardware_id == name]
 
 
 @pytest.fixture(scope="module")
@@ -97,10 +50,10 @@ def domain() -> Iterator[int]:
 def running(domain: int) -> Iterator[Bench]:
     with graph(arm_nodes(), domain) as supervisor:
         bench = Bench(domain)
-        bench.until(lambda: supervisor.poll() and bool(bench.joints and bench.leader and bench.control), "it", START_S)
+        bench.until(lambda: supervisor.poll() and bench.started, "it", START_S)
         yield bench
         supervisor.poll()
-        bench.probe.close()
+        bench.close()
 
 
 @pytest.fixture
@@ -110,12 +63,12 @@ def bench(running: Bench) -> Bench:
 
 
 def test_states_come_at_100_hz_or_more_with_increasing_stamps(bench: Bench) -> None:
-    bench.joints.clear()
-    bench.until(lambda: len(bench.joints) >= 300, "300 states")
-    stamps = np.array([stamp_to_ns(m.header.stamp) for m in bench.joints]) / 1e9
+    bench.states.clear()
+    bench.until(lambda: len(bench.states) >= 300, "300 states")
+    stamps = np.array([stamp_to_ns(m.header.stamp) for m in bench.states]) / 1e9
     assert (np.diff(stamps) > 0).all()
     assert np.percentile(np.diff(stamps), 10) <= 0.01, "as far as a busy machine lets it"
-    assert list(bench.joints[-1].name) == list(ARM.joint_names)
+    assert list(bench.states[-1].name) == list(ARM.joint_names)
 
 
 def test_the_leader_is_aligned_at_takeover_and_the_follower_goes_where_the_hand_goes(bench: Bench) -> None:
@@ -124,7 +77,7 @@ def test_the_leader_is_aligned_at_takeover_and_the_follower_goes_where_the_hand_
     bench.ask(Driver.HUMAN)
     bench.until(lambda: not any(s["torque"] for s in bench.servos("leader").values()), "a free leader")
     bench.hand(0, 0.6)
-    bench.until(lambda: abs(bench.follower()[0] - 0.6) < 0.01, "the follower at the leader's side")
+    bench.until(lambda: abs(bench.joints()[0] - 0.6) < 0.01, "the follower at the leader's side")
     rows = np.array([c.points[0].positions for c in bench.commands[seen:]])
     times = np.array([stamp_to_ns(c.header.stamp) for c in bench.commands[seen:]]) / 1e9
     steps = np.abs(np.diff(rows, axis=0))
@@ -135,7 +88,7 @@ def test_the_leader_is_aligned_at_takeover_and_the_follower_goes_where_the_hand_
 def test_a_fault_reaches_diagnostics_and_operator_within_200_ms_and_heals(bench: Bench, fault: str) -> None:
     bench.ask(Driver.HUMAN)
     bench.hand(0, 0.2)
-    bench.until(lambda: abs(bench.follower()[0] - 0.2) < 0.01, "the follower")
+    bench.until(lambda: abs(bench.joints()[0] - 0.2) < 0.01, "the follower")
     bench.control.clear(), bench.diagnostics.clear()
     began = time.monotonic()
     bench.order("follower", fault)
@@ -144,10 +97,10 @@ def test_a_fault_reaches_diagnostics_and_operator_within_200_ms_and_heals(bench:
     assert 2 in bench.levels(ARM.name)
     assert told < 0.5, "0.2 s on a machine that is not overloaded: hiwm bench fault_report_ms"
     assert "arm 'follower'" in bench.control[-1].reason
-    goal = bench.servos("follower")["1"]["goal"]
+    goal = bench.servos("follower")[1]["goal"]
     bench.hand(0, -0.2)
     bench.probe.spin_for(0.4)
-    assert abs(bench.servos("follower")["1"]["goal"] - goal) <= 2, "the follower holds"
+    assert abs(bench.servos("follower")[1]["goal"] - goal) <= 2, "the follower holds"
     bench.order("follower", "clear")
     bench.order("follower", "replug")
     if fault.startswith("overload"):
@@ -155,7 +108,7 @@ def test_a_fault_reaches_diagnostics_and_operator_within_200_ms_and_heals(bench:
     bench.until(lambda: bench.control[-1].rig_fresh, "the rig again, without a restart")
     assert bench.control[-1].driver == Driver.PAUSED
     bench.ask(Driver.HUMAN)
-    bench.until(lambda: abs(bench.follower()[0] + 0.2) < 0.01, "the follower again")
+    bench.until(lambda: abs(bench.joints()[0] + 0.2) < 0.01, "the follower again")
 
 
 def test_an_unplugged_leader_pauses_and_comes_back(bench: Bench) -> None:
@@ -169,15 +122,15 @@ def test_the_emergency_stop_holds_until_it_is_released_and_then_nothing_jumps(be
     bench.ask(Driver.HUMAN)
     assert bench.probe.call(SetBool, "/hiwm/emergency_stop", SetBool.Request(data=True)).success
     bench.drives(Driver.PAUSED)
-    where = bench.follower()
+    where = bench.joints()
     bench.hand(0, where[0] + 0.5)
     bench.probe.spin_for(0.4)
-    assert np.allclose(bench.follower(), where, atol=0.005)
+    assert np.allclose(bench.joints(), where, atol=0.005)
     assert not bench.probe.call(Reset, "/hiwm/reset", Reset.Request()).success
     assert bench.probe.call(SetBool, "/hiwm/emergency_stop", SetBool.Request(data=False)).success
     bench.until(lambda: bench.control[-1].rig_fresh, "the rig")
     bench.probe.spin_for(0.3)
-    assert np.allclose(bench.follower(), where, atol=0.005), "paused: whoever wants to drive has to ask"
+    assert np.allclose(bench.joints(), where, atol=0.005), "paused: whoever wants to drive has to ask"
 
 
 def test_torque_off_makes_the_arm_limp_and_the_arbiter_starts_from_where_it_was_put(bench: Bench) -> None:
@@ -185,21 +138,21 @@ def test_torque_off_makes_the_arm_limp_and_the_arbiter_starts_from_where_it_was_
     bench.until(lambda: not any(s["torque"] for s in bench.servos("follower").values()), "limp servos")
     bench.until(lambda: not bench.control[-1].rig_fresh, "the operator hears")
     bench.order("follower", "hand 1 2500")
-    bench.until(lambda: bench.servos("follower")["1"]["position"] == 2500, "the hand")
+    bench.until(lambda: bench.servos("follower")[1]["position"] == 2500, "the hand")
     bench.order("follower", "release")
     assert bench.probe.call(SetBool, "/follower/torque", SetBool.Request(data=True)).success
     bench.until(lambda: bench.control[-1].rig_fresh and bool(bench.control[-1].command), "the rig")
     bench.probe.spin_for(0.3)
-    assert abs(bench.servos("follower")["1"]["position"] - 2500) < 5
+    assert abs(bench.servos("follower")[1]["position"] - 2500) < 5
 
 
 def test_reset_moves_home_and_an_episode_can_begin_on_the_way(bench: Bench) -> None:
     bench.ask(Driver.HUMAN)
     bench.hand(0, -0.5)
-    bench.until(lambda: abs(bench.follower()[0] + 0.5) < 0.01, "the follower away from home")
+    bench.until(lambda: abs(bench.joints()[0] + 0.5) < 0.01, "the follower away from home")
     assert bench.probe.call(Reset, "/hiwm/reset", Reset.Request()).success
     assert bench.probe.call(StartEpisode, "/hiwm/start_episode", StartEpisode.Request()).success
-    bench.until(lambda: bool(np.allclose(bench.follower(), HOME, atol=0.005)), "home")
+    bench.until(lambda: bool(np.allclose(bench.joints(), HOME, atol=0.005)), "home")
     bench.drives(Driver.POLICY)
     assert bench.probe.call(EndEpisode, "/hiwm/end_episode", EndEpisode.Request()).success
 

@@ -234,6 +234,14 @@ def test_a_hardware_error_names_servo_and_cause_and_waits_for_somebody(run: Runn
     run.reach(HOME + 0.5 * WAIST)
 
 
+def test_a_servo_that_somebody_restarts_by_hand_is_used_again(run: Running) -> None:
+    run.arm.order("overload 3")
+    run.state(LoopState.HARDWARE_ERROR)
+    run.arm.order("power")
+    run.state(LoopState.RUNNING)
+    assert run.arm.state()[3]["torque"] == 1
+
+
 def test_a_servo_that_lost_its_power_is_switched_on_again(run: Running) -> None:
     run.arm.order("missing 5")
     run.state(LoopState.BUS_FAULT)

@@ -23,6 +23,7 @@ from hiwm_rig.types import Driver, Outcome
 from rclpy.guard_condition import GuardCondition
 from rclpy.node import Node
 from sensor_msgs.msg import JointState, Joy
+from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from hiwm_msgs.msg import ControlState
@@ -98,6 +99,7 @@ class LeaderNode(Node):
                 partial(self._on_mirror, running),
                 qos_profile(self.rig.qos.commands),
             )
+            self.create_service(Trigger, f"/{arm.leader_name}/restart", partial(self._on_restart, running))
             kind = "actuated" if config.actuated else "passive"
             self.get_logger().info(f"{kind} leader of arm '{arm.name}' ready on {port}")
 
@@ -107,7 +109,8 @@ class LeaderNode(Node):
         # The loop's thread starts after `running` is bound.
         leader = Leader(arm, config, clock, lambda sample: self._publish(running, sample))
         bus = Bus(port, config.baud, config.motors, config.latency_ms)
-        loop = ServoLoop(bus, config, leader, lambda status: self._on_status(running, status))
+        restart = f"call /{arm.leader_name}/restart"
+        loop = ServoLoop(bus, config, leader, lambda status: self._on_status(running, status), restart)
         running = _Running(arm, port, leader, loop, publisher)
         return running
 
@@ -146,6 +149,12 @@ class LeaderNode(Node):
             self.get_logger().warning(f"mirror target rejected: {error}", throttle_duration_sec=1.0)
             return
         running.leader.on_mirror(chunk.positions[-1])
+
+    def _on_restart(self, running: _Running, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Servos with a hardware error are restarted; nothing moves, and the leader is free."""
+        running.loop.recover()
+        response.success, response.message = True, f"servos of '{running.arm.leader_name}' with an error are restarted"
+        return response
 
     def _on_joy(self, msg: Joy) -> None:
         for signal in self._pedal.press(msg.buttons):

@@ -20,6 +20,8 @@ _HAND_CURRENT_MA = 400.0
 _HAND_SPEED = 6.0
 """rad/s at which a hand moves the joint."""
 _MAX_CURRENT = 1193
+_STILL_S = 0.1
+"""A goal that changes after this long without a change begins a motion."""
 _STATUS_ALWAYS = 2
 _WRITABLE_GOALS = (table.GOAL_CURRENT, table.GOAL_VELOCITY, table.GOAL_POSITION)
 
@@ -43,7 +45,7 @@ class EmulatedServo:
         self._hand: float | None = None
         self._now = 0.0
         self._last_instruction = 0.0
-        self.goal_changed_at = 0.0
+        self.goal_changed_at = self.goal_began_at = 0.0
         self.moved_by_hand_at = 0.0
         for register, value in (
             (table.MODEL_NUMBER, model.number),
@@ -104,6 +106,8 @@ class EmulatedServo:
             self.set(table.GOAL_POSITION, round(self._position))  # as the real one: no jump when torque comes on
             self._last_instruction = self._now
         if self.get(table.GOAL_POSITION) != goal:
+            if self._now - self.goal_changed_at > _STILL_S:
+                self.goal_began_at = self._now
             self.goal_changed_at = self._now
         return PacketError.NONE
 

@@ -228,6 +228,7 @@ def _servo_state(servo: EmulatedServo) -> dict[str, float | int]:
         "min": servo.get(table.MIN_POSITION),
         "max": servo.get(table.MAX_POSITION),
         "goal_changed_at": servo.goal_changed_at,
+        "goal_began_at": servo.goal_began_at,
         "moved_by_hand_at": servo.moved_by_hand_at,
     }
 

@@ -101,7 +101,8 @@ class FollowerNode(Node):
         # The loop's thread starts after `running` is bound.
         follower = Follower(arm, config, self.rig.timeouts.command_s, clock, lambda s: self._publish(running, s))
         bus = Bus(port, config.baud, config.motors, config.latency_ms)
-        loop = ServoLoop(bus, config, follower, lambda status: self._on_status(running, status))
+        restart = f"call /{arm.name}/torque with true"
+        loop = ServoLoop(bus, config, follower, lambda status: self._on_status(running, status), restart)
         every = max(1, int(config.rate_hz // STATE_RATE_HZ))
         running = _Running(arm, port, follower, loop, every, publisher)
         return running

@@ -87,9 +87,17 @@ class ServoLoop:
         config: rate and watchdog.
         part: see :class:`Part`.
         on_status: called in the loop's thread whenever the status changes; must return at once.
+        restart_by: what a person does to restart a servo with a hardware error, for messages.
     """
 
-    def __init__(self, bus: Bus, config: ServoBus, part: Part, on_status: Callable[[LoopStatus], None]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        config: ServoBus,
+        part: Part,
+        on_status: Callable[[LoopStatus], None],
+        restart_by: str = "restart it",
+    ) -> None:
         self.counters: Counter[str] = Counter(cycles=0, missed_cycles=0, failed_cycles=0, faults=0, connections=0)
         self.status = LoopStatus(LoopState.CONNECTING)
         self._bus = bus
@@ -97,6 +105,7 @@ class ServoLoop:
         self._period_s = 1.0 / config.rate_hz
         self._watchdog_s = config.watchdog_s
         self._on_status = on_status
+        self._restart_by = restart_by
         self._stop = threading.Event()
         self._recover = threading.Event()
         self._thread = threading.Thread(target=self._run, name="servo loop", daemon=True)
@@ -171,7 +180,7 @@ class ServoLoop:
         self.counters["connections"] += 1
         self._last_good = self._last_cycle = time.monotonic()
         if errors := self._hardware_errors():
-            self._set(LoopState.HARDWARE_ERROR, _hardware_text(self._bus, errors))
+            self._set(LoopState.HARDWARE_ERROR, self._hardware_text(errors))
         else:
             self._set(LoopState.RUNNING, "")
 
@@ -218,6 +227,9 @@ class ServoLoop:
                 self._on_alert(present)
             elif self.status.ok:
                 self._part.step(self._bus, present, min(dt, 2 * self._period_s))
+            else:  # somebody restarted the servo that had failed: begin anew
+                self._bus.close()
+                return False
         except (AnswerError, RefusedError) as error:
             self.counters["failed_cycles"] += 1
             if now - self._last_good <= _FAULT_AFTER_S and not isinstance(error, RefusedError):
@@ -241,7 +253,7 @@ class ServoLoop:
     def _on_alert(self, present: Present) -> None:
         if self.status.state is not LoopState.HARDWARE_ERROR:
             self.counters["faults"] += 1
-            self._set(LoopState.HARDWARE_ERROR, _hardware_text(self._bus, self._hardware_errors()))
+            self._set(LoopState.HARDWARE_ERROR, self._hardware_text(self._hardware_errors()))
         if self._recover.is_set():
             raise AnswerError("restarting servos", None)  # connects anew, and reboots them on the way
         self._part.hold(self._bus, present)
@@ -250,6 +262,14 @@ class ServoLoop:
         self.counters["faults"] += 1
         self._bus.close()
         self._set(LoopState.BUS_FAULT, str(error))
+
+    def _hardware_text(self, errors: dict[int, HardwareError]) -> str:
+        joints = {m.id: m.joint for m in self._bus.motors}
+        named = [
+            f"servo {servo} ({joints[servo]}): {' and '.join((f.name or str(f.value)).lower() for f in error)}"
+            for servo, error in errors.items()
+        ]
+        return f"{'; '.join(named)}; its torque is off: remove the cause, then {self._restart_by}"
 
     def _set(self, state: LoopState, message: str) -> None:
         status = LoopStatus(state, message)
@@ -261,12 +281,3 @@ class ServoLoop:
 def _may_heal(error: BusError) -> bool:
     """Whether waiting may help at the start: a port or servos that are not there yet."""
     return isinstance(error, AnswerError) or (isinstance(error, PortError) and "no such port" in str(error))
-
-
-def _hardware_text(bus: Bus, errors: dict[int, HardwareError]) -> str:
-    joints = {m.id: m.joint for m in bus.motors}
-    named = [
-        f"servo {servo} ({joints[servo]}): {' and '.join((f.name or str(f.value)).lower() for f in error)}"
-        for servo, error in errors.items()
-    ]
-    return f"{'; '.join(named)}; its torque is off: remove the cause, then switch the torque on to restart it"
