@@ -100,7 +100,7 @@ def _check_own_rig(args: argparse.Namespace) -> int:
         os.environ.update(node_environment(os.environ, domain))
         print(f"checking {args.rig} ({', '.join(s.name for s in specs)}) in ROS domain {domain}", file=sys.stderr)
         try:
-            code = run_checks(rig_file, args, args.rig, domain, rig.restart)
+            code = run_checks(rig_file, args, args.rig, domain, rig.restart, lambda: bool(rig.obituary()))
         except NoRigError as error:
             raise NoRigError(rig.obituary() or str(error)) from error
         died = rig.obituary()

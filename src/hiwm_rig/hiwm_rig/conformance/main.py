@@ -67,8 +67,17 @@ def run_checks(
     label: str,
     domain: int | None = None,
     restart: Callable[[], None] | None = None,
+    hopeless: Callable[[], bool] = lambda: False,
 ) -> int:
     """Run the suite, print the table, write the JSON file.
+
+    Args:
+        rig: the contract.
+        args: see :func:`add_arguments`.
+        label: what the results are called.
+        domain: ROS_DOMAIN_ID; None takes the environment's.
+        restart: restarts the rig; without it those checks are skipped.
+        hopeless: whether the rig has died, so that waiting for it has no use.
 
     Returns:
         0 where every check passed, 1 where one failed.
@@ -81,7 +90,7 @@ def run_checks(
     settings = Settings(window_s=args.window, start_s=args.start)
     with RigUser(rig, domain) as user:
         sim_time = user.adopt_clock()
-        silent = user.wait_for_rig(settings.start_s)
+        silent = user.wait_for_rig(settings.start_s, hopeless)
         everything = 2 * len(rig.cameras) + len(rig.arms)
         if len(silent) == everything:
             raise NoRigError(

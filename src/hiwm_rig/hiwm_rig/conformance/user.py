@@ -128,9 +128,9 @@ class RigUser:
             return False
         return True
 
-    def wait_for_rig(self, timeout_s: float) -> list[str]:
-        """Receive until every topic of the rig has shown something; the topics that have not."""
-        self.spin_until(lambda: not self._silent(), timeout_s)
+    def wait_for_rig(self, timeout_s: float, hopeless: Callable[[], bool] = lambda: False) -> list[str]:
+        """Receive until every topic of the rig has shown something, or it is ``hopeless``; the topics that have not."""
+        self.spin_until(lambda: not self._silent() or hopeless(), timeout_s)
         return self._silent()
 
     def _silent(self) -> list[str]:

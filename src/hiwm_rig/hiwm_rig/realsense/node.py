@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.publisher import Publisher
@@ -66,7 +67,8 @@ class RealsenseCameraNode(Node):
         """The rig file's section ``hardware``, with the parameters on top."""
         hardware = self.camera.hardware
         recording = str(self.declare_parameter("recording", "").value)
-        serial = str(self.declare_parameter("serial", "").value)
+        # A serial is a string of digits, which the command line takes for a number.
+        serial = str(self.declare_parameter("serial", "", ParameterDescriptor(dynamic_typing=True)).value)
         if recording and serial:
             raise StartupError(f"give serial ('{serial}') or recording ('{recording}'), not both")
         if not recording and not serial:
