@@ -87,6 +87,7 @@ class Soak:
     stuck: list[str] = field(default_factory=list)
     healed_s: list[float] = field(default_factory=list)
     outside: int = 0
+    asked_again: int = 0
     states: int = 0
 
     def look(self, session: ArmSession) -> None:
@@ -149,14 +150,24 @@ def _round(session: ArmSession, soak: Soak, rng: np.random.Generator) -> None:
         session.probe.spin_for(float(rng.uniform(0.1, 1.5)))
         began = time.monotonic()
         _put_right(session)
-        session.ask(Driver.HUMAN, _HEALS_S)
-        goal = float(rng.uniform(-0.8, 0.8))
-        session.hand(0, goal, arm)
-        session.until(lambda: session.follows(0, goal, arm), f"the follower obeys after '{name}'", _HEALS_S)
+        _drive_again(session, soak, arm, float(rng.uniform(-0.8, 0.8)))
         soak.healed_s.append(time.monotonic() - began)
     except TimeoutError as error:
         soak.stuck.append(f"{name}: {error}")
         _put_right(session)
+
+
+def _drive_again(session: ArmSession, soak: Soak, arm: Arm, goal: float) -> None:
+    """A person takes over and moves a joint; asks again where the arbiter has let go, as a stale leader makes it."""
+    session.ask(Driver.HUMAN, _HEALS_S)
+    session.hand(0, goal, arm)
+    session.until(
+        lambda: session.follows(0, goal, arm) or session.control[-1].driver != Driver.HUMAN, "obeys", _HEALS_S
+    )
+    if not session.follows(0, goal, arm):
+        soak.asked_again += 1
+        session.ask(Driver.HUMAN, _HEALS_S)
+        session.until(lambda: session.follows(0, goal, arm), "the follower obeys again", _HEALS_S)
 
 
 def _put_right(session: ArmSession) -> None:
@@ -178,5 +189,6 @@ def _summary(soak: Soak, minutes: float, alive: bool) -> dict[str, Any]:
         "stuck": soak.stuck,
         "states": soak.states,
         "outside_limits": soak.outside,
+        "asked_again": soak.asked_again,
         "healed_s": percentiles(soak.healed_s) if soak.healed_s else {},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -65,6 +66,7 @@ class LeaderNode(Node):
         self._driver = Driver.PAUSED
         self._waiting: dict[int, tuple[float, str]] = {}
         self._pulled: GuardCondition = self.create_guard_condition(lambda: self._signal(Signal.TAKEOVER))
+        self._reporting = threading.Lock()
         self._leaders: list[_Running] = []
         self._create_requests()
         try:
@@ -211,12 +213,12 @@ class LeaderNode(Node):
             self._report(running)
 
     def _report(self, running: _Running) -> None:
-        status = running.loop.status
-        name = running.arm.leader_name
-        level = HardwareLevel.OK if status.ok else HardwareLevel.FAULT
-        text = "" if status.ok else f"leader of arm '{running.arm.name}': {status.message}"
-        values = {"port": running.port, "mode": running.leader.mode, **running.loop.counters}
-        self._hardware.report(HardwareStatus(name, level, text), values)
+        with self._reporting:  # two threads report: the last message must tell the newest status
+            status = running.loop.status
+            level = HardwareLevel.OK if status.ok else HardwareLevel.FAULT
+            text = "" if status.ok else f"leader of arm '{running.arm.name}': {status.message}"
+            values = {"port": running.port, "mode": running.leader.mode, **running.loop.counters}
+            self._hardware.report(HardwareStatus(running.arm.leader_name, level, text), values)
 
     def _diagnose(self) -> dict[str, Any]:
         values: Counter[str] = Counter(self.counters)

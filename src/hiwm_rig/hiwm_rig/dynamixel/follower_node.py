@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -66,6 +67,7 @@ class FollowerNode(Node):
         discovery_s = float(self.declare_parameter("discovery_s", 1.0).value)
         self._only = [SinglePublisher(self, arm.joint_states, discovery_s) for arm in self.rig.arms]
         self._hardware = HardwareReporter(self, self.rig.topics.diagnostics)
+        self._reporting = threading.Lock()
         self._arms: list[_Running] = []
         try:
             self._start(ports, connect_s)
@@ -187,9 +189,10 @@ class FollowerNode(Node):
         return HardwareStatus(running.arm.name, _LEVELS[mode], text)
 
     def _report(self, running: _Running) -> None:
-        running.reported = self._status(running)
-        values = {"port": running.port, "mode": running.follower.mode, **running.loop.counters}
-        self._hardware.report(running.reported, values)
+        with self._reporting:  # two threads report: the last message must tell the newest status
+            running.reported = self._status(running)
+            values = {"port": running.port, "mode": running.follower.mode, **running.loop.counters}
+            self._hardware.report(running.reported, values)
 
     def _diagnose(self) -> dict[str, Any]:
         values: dict[str, Any] = {}
