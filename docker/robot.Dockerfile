@@ -13,16 +13,16 @@ RUN tools/system_packages.sh install robot
 
 COPY docker/make_user.sh docker/
 RUN docker/make_user.sh hiwm "$UID" /opt/hiwm
-USER hiwm
+USER $UID
 
 # The environment changes seldom, the workspace with every commit: a layer for each.
-COPY --chown=hiwm requirements requirements
-COPY --chown=hiwm tools tools
-COPY --chown=hiwm docker/setup.sh docker/entrypoint.sh docker/
+COPY --chown=$UID requirements requirements
+COPY --chown=$UID tools tools
+COPY --chown=$UID docker/setup.sh docker/entrypoint.sh docker/
 RUN docker/setup.sh requirements
 
-COPY --chown=hiwm hiwm pyproject.toml ./
-COPY --chown=hiwm src src
+COPY --chown=$UID hiwm pyproject.toml ./
+COPY --chown=$UID src src
 RUN docker/setup.sh
 
 ENTRYPOINT ["docker/entrypoint.sh"]

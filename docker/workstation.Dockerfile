@@ -16,17 +16,17 @@ RUN tools/system_packages.sh install
 
 COPY docker/make_user.sh docker/
 RUN docker/make_user.sh hiwm "$UID" /opt/hiwm
-USER hiwm
+USER $UID
 
-COPY --chown=hiwm requirements requirements
-COPY --chown=hiwm tools tools
-COPY --chown=hiwm docker/setup.sh docker/entrypoint.sh docker/
+COPY --chown=$UID requirements requirements
+COPY --chown=$UID tools tools
+COPY --chown=$UID docker/setup.sh docker/entrypoint.sh docker/
 RUN docker/setup.sh requirements
 
-COPY --chown=hiwm hiwm pyproject.toml ./
-COPY --chown=hiwm src src
+COPY --chown=$UID hiwm pyproject.toml ./
+COPY --chown=$UID src src
 RUN docker/setup.sh
-COPY --chown=hiwm models models
+COPY --chown=$UID models models
 
 ENTRYPOINT ["docker/entrypoint.sh"]
 CMD ["hiwm", "--help"]

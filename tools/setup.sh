@@ -47,7 +47,7 @@ PY
 }
 
 install_requirements() {
-  local python have_ros="$1" cpu_torch=()
+  local python have_ros="$1"
   python="$(find_python)"
   say "virtual environment in $venv ($("$python" --version))"
   if [ "$have_ros" = 1 ]; then
