@@ -220,6 +220,52 @@ def test_a_fault_is_noticed_within_200_ms_holds_the_arm_and_heals_without_a_rest
     run.reach(HOME - 0.5 * WAIST)
 
 
+def _ramping(run: Running) -> None:
+    run.send(HOME + 1.0 * WAIST)
+
+
+def _going_home(run: Running) -> None:
+    run.reach(HOME + 0.8 * WAIST)
+    assert run.follower.go_home()
+
+
+def _limp(run: Running) -> None:
+    run.follower.set_torque(False)
+    wait(lambda: not run.follower.torque, "torque off")
+
+
+def _restarting(run: Running) -> None:
+    run.arm.order("overload 2")
+    run.state(LoopState.HARDWARE_ERROR)
+    run.loop.recover()
+
+
+@pytest.mark.parametrize("phase", [_ramping, _going_home, _limp, _restarting], ids=lambda p: p.__name__)
+def test_unplugged_in_any_phase_it_comes_back_where_it_is_and_obeys(
+    run: Running, phase: Callable[[Running], None]
+) -> None:
+    phase(run)
+    run.arm.order("unplug 0.5")
+    run.state(LoopState.BUS_FAULT)
+    run.state(LoopState.RUNNING)
+    assert run.follower.torque == (phase is not _limp), "what was asked for before holds after"
+    run.follower.set_torque(True)
+    wait(lambda: run.follower.torque, "torque on")
+    where = run.joints.copy()
+    time.sleep(0.1)
+    assert np.allclose(run.joints, where, atol=2 * TICK), "nothing moves by itself"
+    run.reach(HOME + 0.3 * WAIST)
+
+
+def test_unplugged_while_it_connects_the_start_goes_on_trying(tmp_path: Path) -> None:
+    with emulated_arm(ARM, tmp_path) as (arm, _):
+        arm.order("unplug 1.0")
+        run = Running(arm)
+        run.loop.start(10.0)
+        wait(lambda: bool(run.samples), "the first sample")
+        run.loop.stop()
+
+
 def test_a_hardware_error_names_servo_and_cause_and_waits_for_somebody(run: Running) -> None:
     run.arm.order("overload 3")
     run.state(LoopState.HARDWARE_ERROR)
