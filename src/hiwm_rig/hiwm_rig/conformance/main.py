@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these checks or groups of checks")
     parser.add_argument("--list", action="store_true", help="list the checks and what they look for, and end")
     parser.add_argument("--window", type=float, default=Settings.window_s, metavar="S", help="how long to watch topics")
+    parser.add_argument("--chunk", type=float, default=Settings.chunk_s, metavar="S", help="duration of a test motion")
     parser.add_argument("--start", type=float, default=Settings.start_s, metavar="S", help="how long to wait for a rig")
     parser.add_argument(
         "--restart", metavar="COMMAND", help="shell command that restarts the rig; without it those checks are skipped"
@@ -87,7 +88,7 @@ def run_checks(
         KeyError: an unknown check in ``args.only``.
     """
     checks = select(args.only)
-    settings = Settings(window_s=args.window, start_s=args.start)
+    settings = Settings(window_s=args.window, chunk_s=args.chunk, start_s=args.start)
     with RigUser(rig, domain) as user:
         sim_time = user.adopt_clock()
         silent = user.wait_for_rig(settings.start_s, hopeless)

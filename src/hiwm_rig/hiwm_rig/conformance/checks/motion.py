@@ -243,8 +243,12 @@ def holds_when_the_commander_dies(session: Session) -> Iterator[Finding]:
         session.user.spin_for(session.rig.timeouts.command_s + _lag_s(arm, session))
         track = arm.watch(session.settings.chunk_s)
         off = float(_away(arm, track, targets[-1]).max())
-        seen = f"up to {100 * off:.0f} % of the motion away from it"
-        yield Finding(arm.topic, off <= _ARRIVED, f"within {100 * _ARRIVED:.0f} % of the last point", seen)
+        moved = float(np.ptp(track.positions[:, arm.joint])) / arm.reach
+        # A network may lose the last message of a stream, and then the one before it is the last.
+        near = 2 / len(targets)
+        seen = f"up to {100 * off:.0f} % of the motion away from it, moving by {100 * moved:.0f} %"
+        expected = f"still, within {100 * near:.0f} % of the last point"
+        yield Finding(arm.topic, off <= near and moved <= _ARRIVED / 2, expected, seen)
 
 
 @check("motion")
