@@ -76,6 +76,7 @@ class Leader:
         self._on_sample = on_sample
         slope = np.abs(self.map.velocities(np.ones(len(config.motors)))) / table.VELOCITY_UNIT
         self._max_velocity = config.mirror_velocity * slope  # in the follower's units
+        self._has_lever = arm.joints[-1].type == "prismatic"  # the gripper comes last, where there is one
         self._lever = Lever(arm.joints[-1], config.rate_hz)
         # Written by the node's thread, read by the loop's: each is replaced as a whole.
         self._driver: tuple[Driver, int] = (Driver.PAUSED, 0)
@@ -111,7 +112,8 @@ class Leader:
         pulled = False
         if self.mode is LeaderMode.MIRRORS and target is not None:
             self._goal = limit_velocity(self._goal, target, self._max_velocity, dt_s)
-            pulled = self._lever.pulled(self.map.joints(present.position)[-1], float(self._goal[-1]))
+            lever = float(self.map.joints(present.position)[-1])
+            pulled = self._has_lever and self._lever.pulled(lever, float(self._goal[-1]))
             bus.write_all(table.GOAL_POSITION, self.map.ticks(self._goal))
         elif self.mode is LeaderMode.HELPS:
             bus.write_all(table.GOAL_POSITION, present.position)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool
@@ -25,6 +26,7 @@ from hiwm_rig.hardware import FollowerBus
 from hiwm_rig.hardware_status import HardwareLevel, HardwareReporter, HardwareStatus
 from hiwm_rig.rig_node import DiagnosticsReporter, StartupError, declare_rig, now_ns, qos_profile, run_node
 from hiwm_rig.single_publisher import SinglePublisher
+from hiwm_rig.types import FloatArray
 
 STATE_RATE_HZ = 100.0
 """Joint states are published at this rate or the next higher one that divides the bus's."""
@@ -53,6 +55,7 @@ class _Running:
     publish_every: int
     publisher: Any
     cycle: int = 0
+    currents_ma: FloatArray = field(default_factory=lambda: np.zeros(0))
     reported: HardwareStatus | None = None
 
 
@@ -115,9 +118,9 @@ class FollowerNode(Node):
         running.cycle += 1
         if running.cycle % running.publish_every or not self.context.ok():
             return
-        message = sample_to_joint_state(running.arm.joint_names, sample.positions, sample.stamp_ns, sample.velocities)
-        message.effort = sample.currents_ma.tolist()
-        running.publisher.publish(message)
+        running.currents_ma = sample.currents_ma
+        names = running.arm.joint_names
+        running.publisher.publish(sample_to_joint_state(names, sample.positions, sample.stamp_ns, sample.velocities))
 
     def _on_status(self, running: _Running, status: LoopStatus) -> None:
         if not self.context.ok():
@@ -189,9 +192,11 @@ class FollowerNode(Node):
         return HardwareStatus(running.arm.name, _LEVELS[mode], text)
 
     def _report(self, running: _Running) -> None:
+        values: dict[str, Any]
         with self._reporting:  # two threads report: the last message must tell the newest status
             running.reported = self._status(running)
             values = {"port": running.port, "mode": running.follower.mode, **running.loop.counters}
+            values["currents_ma"] = np.round(running.currents_ma).astype(int).tolist()
             self._hardware.report(running.reported, values)
 
     def _diagnose(self) -> dict[str, Any]:
