@@ -101,14 +101,21 @@ def test_a_camera_that_is_plugged_in_later_is_used_without_a_restart(run):
         assert camera.state is CameraState.STREAMING
 
 
-def test_a_camera_that_is_unplugged_and_comes_back_streams_again(run):
+@pytest.mark.parametrize("phase", ["before its first frame", "while it streams", "while it starves"])
+def test_a_camera_that_is_unplugged_in_any_phase_streams_again_once_it_is_back(run, phase):
     with SoftwareCamera(WIDTH, HEIGHT, FPS) as device:
-        options = {"starvation_s": 0.3, "reopen_s": 0.6}
+        device.pause(phase == "before its first frame")
+        options = {"starvation_s": 0.3, "reopen_s": 0.6, "first_frame_s": 1.0}
         camera, pictures = run(request(serial=device.serial), context=device.context, **options)
-        until(lambda: len(pictures) > 3)
+        until(lambda: camera.counters["opened"] > 0 if phase == "before its first frame" else len(pictures) > 3)
+        if phase == "while it starves":
+            device.pause()
+            until(lambda: camera.state is CameraState.STARVED)
         device.unplug()
         until(lambda: camera.state is CameraState.SEARCHING)
+        assert "not connected" in camera.problem or "unplugged" in camera.problem
         before = len(pictures)
+        device.pause(False)
         device.plug_in()
         until(lambda: len(pictures) > before + 3)
         assert camera.state is CameraState.STREAMING and camera.counters["reconnects"] >= 1

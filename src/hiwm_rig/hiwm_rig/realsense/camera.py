@@ -22,8 +22,6 @@ from hiwm_rig.types import Image
 
 _READ_S = 0.2
 _RETRY_S = 0.5
-_FIRST_FRAME_S = 5.0
-"""A device that has just been opened exposes, focuses and fills its buffers first."""
 _JOIN_S = 5.0
 
 
@@ -65,6 +63,7 @@ class RealsenseCamera:
         context: librealsense's context, with a software device for instance; None makes one.
         starvation_s: silence after which the camera counts as starved.
         reopen_s: silence after which it is opened anew.
+        first_frame_s: how long a device that has just been opened may take: it exposes and fills its buffers first.
     """
 
     def __init__(
@@ -76,6 +75,7 @@ class RealsenseCamera:
         context: Any = None,
         starvation_s: float = 1.0,
         reopen_s: float = 3.0,
+        first_frame_s: float = 5.0,
     ) -> None:
         self._camera = camera
         self._request = request
@@ -84,6 +84,7 @@ class RealsenseCamera:
         self._context = context
         self._starvation_s = starvation_s
         self._reopen_s = reopen_s
+        self._first_frame_s = max(first_frame_s, starvation_s)
         self._lock = threading.Lock()
         self._state, self._problem = CameraState.OPENING, "opening"
         self._failure: BaseException | None = None
@@ -158,14 +159,13 @@ class RealsenseCamera:
         fit = Fit.between(stream.size, (self._camera.width, self._camera.height))
         intrinsics = fit.intrinsics(stream.intrinsics) if stream.intrinsics is not None else None
         decimator = Decimator(self._camera.rate_hz, stream.fps)
-        last, allowed, number = time.monotonic(), max(_FIRST_FRAME_S, self._starvation_s), -1
+        last, number = time.monotonic(), -1
         while not self._stop.is_set():
             capture = stream.read(_READ_S)
             now = time.monotonic()
             if capture is None:
-                if now - last > (self._starvation_s if number >= 0 else allowed) and not self._endure(
-                    stream, now - last
-                ):
+                allowed = self._starvation_s if number >= 0 else self._first_frame_s
+                if now - last > allowed and not self._endure(stream, now - last):
                     return
                 continue
             last = now
