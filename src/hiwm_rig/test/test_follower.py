@@ -13,6 +13,7 @@ from hiwm_rig.codecs import Chunk, chunk_to_trajectory
 from hiwm_rig.contract import load_rig
 from hiwm_rig.dynamixel import control_table as table
 from hiwm_rig.dynamixel.bus import Bus, BusError
+from hiwm_rig.dynamixel.emulator import Emulator
 from hiwm_rig.dynamixel.follower import Follower, FollowerMode, FollowerSample
 from hiwm_rig.dynamixel.motor_map import CalibrationError, MotorMap
 from hiwm_rig.dynamixel.servo_loop import LoopState, LoopStatus, ServoLoop
@@ -40,8 +41,9 @@ def wait(condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> N
 class Running:
     """A follower on its loop, and what it reported."""
 
-    def __init__(self, arm: EmulatedArm) -> None:
+    def __init__(self, arm: EmulatedArm, emulator: Emulator) -> None:
         self.arm = arm
+        self.emulator = emulator
         self.samples: list[FollowerSample] = []
         self.statuses: list[tuple[float, LoopStatus]] = []
         self.follower = Follower(ARM, CONFIG, 0.3, time.time_ns, self.samples.append)
@@ -78,11 +80,9 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, before: str = "") -> Iterator[Running]:
-    with emulated_arm(ARM, folder) as (arm, _):
-        if before:
-            arm.order(before)
-        run = Running(arm)
+def running(folder: Path) -> Iterator[Running]:
+    with emulated_arm(ARM, folder) as (arm, emulator):
+        run = Running(arm, emulator)
         run.loop.start(5.0)
         try:
             wait(lambda: bool(run.samples), "the first sample")
@@ -106,16 +106,16 @@ def test_it_obeys_single_points_and_comes_to_rest_on_them(run: Running) -> None:
 def test_a_chunk_is_followed_in_time_between_its_points(run: Running) -> None:
     wait(lambda: len(run.samples) > 100, "the end of the ramp")
     first = len(run.samples)
-    assert run.send(*(HOME + 0.2 * k * WAIST for k in range(1, 6)), step_s=0.1) is None
+    assert run.send(*(HOME + 0.1 * k * WAIST for k in range(1, 6)), step_s=0.1) is None
     start = time.time_ns()
-    time.sleep(0.7)
+    time.sleep(1.0)
     seen = run.samples[first:]
     times = np.array([(s.stamp_ns - start) / 1e9 for s in seen])
     position = np.array([s.positions[0] for s in seen]) - HOME[0]
     middle = (times > 0.15) & (times < 0.45)
-    assert middle.sum() > 20
-    assert np.abs(position[middle] - 2.0 * (times[middle] - 0.02)).max() < 0.12, "2 rad/s with the servos' lag"
-    assert np.abs(position - 1.0).min() < TICK
+    assert middle.sum() > 5
+    assert np.abs(position[middle] - (times[middle] - 0.02)).max() < 0.08, "1 rad/s with the servos' lag"
+    assert np.abs(position - 0.5).min() < TICK
 
 
 def test_velocity_and_position_limits_hold_whatever_is_asked(run: Running) -> None:
@@ -151,7 +151,7 @@ def test_it_starts_from_where_it_is_and_slowly(tmp_path: Path) -> None:
     away = 2048 + 500
     with emulated_arm(ARM, tmp_path) as (arm, emulator):
         emulator.bus.servos[1]._position = float(away)
-        run = Running(arm)
+        run = Running(arm, emulator)
         run.loop.start(5.0)
         wait(lambda: bool(run.samples), "the first sample")
         assert run.goals()[0] == away
@@ -251,6 +251,8 @@ def test_unplugged_in_any_phase_it_comes_back_where_it_is_and_obeys(
     assert run.follower.torque == (phase is not _limp), "what was asked for before holds after"
     run.follower.set_torque(True)
     wait(lambda: run.follower.torque, "torque on")
+    run.samples.clear()
+    wait(lambda: bool(run.samples), "a new sample")
     where = run.joints.copy()
     time.sleep(0.1)
     assert np.allclose(run.joints, where, atol=2 * TICK), "nothing moves by itself"
@@ -258,9 +260,9 @@ def test_unplugged_in_any_phase_it_comes_back_where_it_is_and_obeys(
 
 
 def test_unplugged_while_it_connects_the_start_goes_on_trying(tmp_path: Path) -> None:
-    with emulated_arm(ARM, tmp_path) as (arm, _):
+    with emulated_arm(ARM, tmp_path) as (arm, emulator):
         arm.order("unplug 1.0")
-        run = Running(arm)
+        run = Running(arm, emulator)
         run.loop.start(10.0)
         wait(lambda: bool(run.samples), "the first sample")
         run.loop.stop()
@@ -295,6 +297,19 @@ def test_a_servo_that_lost_its_power_is_switched_on_again(run: Running) -> None:
     run.arm.order("clear")
     run.state(LoopState.RUNNING)
     wait(lambda: all(s["torque"] and s["watchdog"] > 0 for s in run.arm.state().values()), "torque and watchdog")
+
+
+def test_a_servo_that_was_without_power_so_shortly_that_no_answer_was_missed_gets_its_torque_back(run: Running) -> None:
+    run.arm.order("power")
+    assert not any(s["torque"] for s in run.arm.state().values())
+    wait(lambda: all(s["torque"] and s["watchdog"] > 0 for s in run.arm.state().values()), "torque and watchdog")
+    run.reach(HOME + 0.3 * WAIST)
+
+
+def test_goals_that_a_servo_silently_refuses_are_noticed(run: Running) -> None:
+    run.emulator.bus.servos[1].set(table.BUS_WATCHDOG, table.WATCHDOG_TRIPPED)
+    run.reach(HOME + 0.3 * WAIST)
+    assert run.loop.counters["watchdog_rearmed"] >= 1
 
 
 def test_when_the_computer_dies_the_watchdogs_stop_the_servos(tmp_path: Path) -> None:

@@ -29,6 +29,12 @@ _REARM = 0.8
 """Fraction of the watchdog's time after which a late cycle takes it for tripped."""
 
 
+_LONGEST_STEP_S = 0.02
+"""A late cycle may not buy a larger step than this long a one."""
+_ASK_EVERY = 20
+"""Cycles between two looks at a servo's watchdog; one servo after the other."""
+
+
 class LoopState(StrEnum):
     """What the loop is doing."""
 
@@ -104,6 +110,7 @@ class ServoLoop:
         self._part = part
         self._period_s = 1.0 / config.rate_hz
         self._watchdog_s = config.watchdog_s
+        self._watchdog_units = max(1, round(config.watchdog_s / table.WATCHDOG_UNIT_S))
         self._on_status = on_status
         self._restart_by = restart_by
         self._stop = threading.Event()
@@ -197,9 +204,8 @@ class ServoLoop:
         return {servo: error for servo, error in errors.items() if error}
 
     def _arm_watchdog(self) -> None:
-        units = max(1, round(self._watchdog_s / table.WATCHDOG_UNIT_S))
         self._bus.write_all(table.BUS_WATCHDOG, [0] * len(self._bus.ids))  # clears one that has tripped
-        self._bus.write_all(table.BUS_WATCHDOG, [units] * len(self._bus.ids))
+        self._bus.write_all(table.BUS_WATCHDOG, [self._watchdog_units] * len(self._bus.ids))
 
     def _cycle_until_fault(self) -> None:
         due = time.monotonic()
@@ -225,11 +231,11 @@ class ServoLoop:
                 self._rearm(present)
             elif present.alerts:
                 self._on_alert(present)
-            elif self.status.ok:
-                self._part.step(self._bus, present, min(dt, 2 * self._period_s))
-            else:  # somebody restarted the servo that had failed: begin anew
-                self._bus.close()
+            elif not self.status.ok or not self._still_armed(present):
+                self._bus.close()  # somebody restarted a servo: begin anew
                 return False
+            else:
+                self._part.step(self._bus, present, min(dt, _LONGEST_STEP_S))
         except (AnswerError, RefusedError) as error:
             self.counters["failed_cycles"] += 1
             if now - self._last_good <= _FAULT_AFTER_S and not isinstance(error, RefusedError):
@@ -243,9 +249,22 @@ class ServoLoop:
         self._last_good = time.monotonic()
         return True
 
+    def _still_armed(self, present: Present) -> bool:
+        """Ask one servo now and then what became of its watchdog: goals that it refuses, it refuses silently.
+
+        False where the servo has lost its settings: it was without power for a moment, and has no torque.
+        """
+        turn, rest = divmod(self.counters["cycles"], _ASK_EVERY)
+        if rest:
+            return True
+        armed = self._bus.read(self._bus.ids[turn % len(self._bus.ids)], table.BUS_WATCHDOG)
+        if armed == table.WATCHDOG_TRIPPED:
+            self._rearm(present)
+        return armed in (self._watchdog_units, table.WATCHDOG_TRIPPED)
+
     def _rearm(self, present: Present) -> None:
-        """A cycle came so late that the servos may have stopped: start from where they are."""
-        self.counters["late_for_watchdog"] += 1
+        """The servos have stopped, or may have, because a cycle came late: start from where they are."""
+        self.counters["watchdog_rearmed"] += 1
         self._bus.write_all(table.BUS_WATCHDOG, [0] * len(self._bus.ids))
         self._part.hold(self._bus, present)
         self._arm_watchdog()
