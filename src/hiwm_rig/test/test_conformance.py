@@ -17,6 +17,8 @@ from hiwm_rig.conformance.report import line, summary, write_json
 from hiwm_rig.conformance.session import Session
 from hiwm_rig.conformance.suite import Result, run_suite
 from hiwm_rig.conformance.user import RigUser
+from hiwm_rig.participant import Probe
+from rosgraph_msgs.msg import Clock
 from toy_rig import RIG, RIG_FILE, SETTINGS, Fault, ToyRig
 from wrong_rigs import AFTER_RESTART, FAULTS
 
@@ -120,6 +122,25 @@ def test_without_a_rig_the_program_says_what_to_do_and_ends_with_two(tmp_path, c
         monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
         assert main(["--rig-file", str(file), "--start", "0.5"]) == 2
     assert "start the rig first" in capsys.readouterr().err
+
+
+def test_a_rig_in_lock_step_is_told_from_none(tmp_path, capsys, monkeypatch):
+    file = tmp_path / "toy.yaml"
+    file.write_text(RIG_FILE)
+    with unique_domain() as domain, Probe(domain) as clock:
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+        clock.node.create_publisher(Clock, "/clock", 1)
+        assert main(["--rig-file", str(file), "--start", "0.5"]) == 2
+    assert "start it with time:=wall" in capsys.readouterr().err
+
+
+def test_an_arm_that_somebody_else_commands_is_not_moved():
+    with unique_domain() as domain, session_with(domain, FAULTS["nobody_else_commands"]) as session:
+        session.user.spin_for(0.5)
+        sent = session.user.is_heard(0), session.user._sent[0]
+        result = run_suite(session, select(["single_point_reached"]))[0]
+        assert result.passed is False and "somebody else commands" in result.seen
+        assert sent == (True, 0) and session.user._sent[0] == 0
 
 
 @pytest.mark.parametrize("words", [["--only", "no_such_check"], ["--rig-file", "no_such_rig"]])

@@ -34,7 +34,8 @@ class ArmProbe:
         settings: lengths and tolerances.
 
     Raises:
-        CannotMeasureError: the arm shows no usable joint states, or nobody listens to its commands.
+        CannotMeasureError: the arm shows no usable joint states, nobody listens to its commands, or somebody else
+            sends them.
     """
 
     def __init__(self, user: RigUser, index: int, settings: Settings) -> None:
@@ -43,6 +44,8 @@ class ArmProbe:
         self.arm = user.rig.arms[index]
         self._settings = settings
         self.period_s = user.rig.period_s
+        if user.foreign_commands[index]:
+            raise CannotMeasureError(self.topic, "somebody else commands this arm, which is not moved then: stop them")
         if not user.spin_until(lambda: user.is_heard(index), _STATE_WAIT_S):
             raise CannotMeasureError(self.topic, "nobody subscribes to commands")
         lower = np.array([j.lower for j in self.arm.joints])

@@ -94,16 +94,25 @@ def run_checks(
         silent = user.wait_for_rig(settings.start_s, hopeless)
         everything = 2 * len(rig.cameras) + len(rig.arms)
         if len(silent) == everything:
-            raise NoRigError(
-                f"nothing publishes {', '.join(silent)} within {settings.start_s:g} s: start the rig first, with the "
-                f"same ROS_DOMAIN_ID and rig file ('{rig.name}'), or let `hiwm check --rig sim` bring one up"
-            )
+            raise NoRigError(_no_rig(rig, silent, settings.start_s, sim_time))
         session = Session(user, settings, restart, sim_time)
         results = run_suite(session, checks, Printer([c.name for c in checks], sys.stdout))
     print(f"\n{label}: {summary(results)}")
     if args.json is not None:
         write_json(results, args.json, label)
     return EXIT_OK if all(r.passed is not False for r in results) else EXIT_FAILED
+
+
+def _no_rig(rig: Rig, silent: Sequence[str], waited_s: float, sim_time: bool) -> str:
+    text = f"nothing publishes {', '.join(silent)} within {waited_s:g} s: "
+    if sim_time:
+        return (
+            text + "/clock is there, so the rig may be in lock-step, which cannot be checked: start it with time:=wall"
+        )
+    return text + (
+        f"start the rig first, with the same ROS_DOMAIN_ID and rig file ('{rig.name}'), or let `hiwm check --rig sim` "
+        "bring one up"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
