@@ -268,6 +268,14 @@ def test_unplugged_while_it_connects_the_start_goes_on_trying(tmp_path: Path) ->
         run.loop.stop()
 
 
+def test_on_a_slow_bus_it_still_obeys_and_counts_the_cycles_it_misses(run: Running) -> None:
+    run.arm.order("slow 0.012")
+    before = run.loop.counters["missed_cycles"]
+    run.reach(HOME + 0.3 * WAIST)
+    assert run.loop.counters["missed_cycles"] > before
+    assert run.loop.status.state is LoopState.RUNNING
+
+
 def test_a_hardware_error_names_servo_and_cause_and_waits_for_somebody(run: Running) -> None:
     run.arm.order("overload 3")
     run.state(LoopState.HARDWARE_ERROR)

@@ -183,11 +183,12 @@ class Follower:
         bus.write_all(table.GOAL_POSITION, self.map.ticks(self._goal))
 
     def _switch_torque(self, bus: Bus, present: Present) -> None:
+        on = self._want_torque
         with self._lock:
             self._begin_at(present)
         bus.write_all(table.GOAL_POSITION, self.map.ticks(self._goal))
-        switch_torque(bus, self._want_torque)
-        self._torque = self._want_torque
+        switch_torque(bus, on)
+        self._torque = on
 
     def _report(self, present: Present, now_ns: int) -> None:
         self._on_sample(
