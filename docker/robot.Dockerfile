@@ -26,4 +26,4 @@ COPY --chown=$UID src src
 RUN docker/setup.sh
 
 ENTRYPOINT ["docker/entrypoint.sh"]
-CMD ["hiwm", "--help"]
+CMD ["./hiwm", "--help"]

@@ -29,4 +29,4 @@ RUN docker/setup.sh
 COPY --chown=$UID models models
 
 ENTRYPOINT ["docker/entrypoint.sh"]
-CMD ["hiwm", "--help"]
+CMD ["./hiwm", "--help"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hiwm_bringup.graph import parse_assignments
+from hiwm_bringup.graph import build_graph, parse_assignments
 from hiwm_bringup.paths import project_root
 
 ROOT = project_root()
@@ -63,8 +63,9 @@ def test_compose_names_images_and_graphs_that_there_are():
         assert (service["network_mode"], service["ipc"]) == ("host", "host"), name
         assert (ROOT / service["build"]["dockerfile"]).is_file()
         command = [re.sub(r"\$\{\w+:-(\w+)\}", r"\1", word) for word in service["command"]]
-        if command[:2] == ["hiwm", "up"]:
-            parse_assignments(command[2:])
+        assert command == ["bash"] or (command[0] == "./hiwm" and (ROOT / "hiwm").is_file())
+        if command[:2] == ["./hiwm", "up"]:
+            build_graph(parse_assignments(command[2:]), ROOT)
     robot = compose["services"]["robot"]
     assert "/dev:/dev" in robot["volumes"] and {"c 188:* rmw", "c 189:* rmw"} <= set(robot["device_cgroup_rules"])
 
