@@ -17,17 +17,17 @@ from hiwm_rig.conformance.registry import all_checks
 pytestmark = pytest.mark.timeout(600)
 CLI = [sys.executable, "-m", "hiwm_bringup.cli", "check"]
 RIGS = {
-    "sim": ["--rig", "sim"],
+    "bimanual": ["--rig", "physical", "--rig-file", "bimanual"],  # the longest first
     "world": ["--rig", "world"],
+    "sim": ["--rig", "sim"],
     "physical": ["--rig", "physical"],
-    "bimanual": ["--rig", "physical", "--rig-file", "bimanual"],
 }
 """Rigs by the words that bring them up; physical: emulated arms and a recorded stand-in for a camera."""
 
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, Any]]:
-    """Exit status, table and JSON report by rig; two rigs at a time, each in its own domain."""
+    """Exit status, table and JSON report by rig; three rigs at a time, each in its own domain."""
     folder = tmp_path_factory.mktemp("check")
 
     def check_rig(name: str) -> tuple[int, str, Any]:
@@ -36,7 +36,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, st
         report = json.loads(file.read_text()) if file.exists() else None
         return result.returncode, result.stdout + result.stderr, report
 
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(3) as pool:
         return dict(zip(RIGS, pool.map(check_rig, RIGS), strict=True))
 
 
