@@ -12,7 +12,7 @@ setup(
         ("share/hiwm_teleop", ["package.xml"]),
     ],
     zip_safe=False,
-    description="The arbiter (takeover) and the scripted operator, a stand-in for a person.",
+    description="The arbiter (takeover), the leader arm, and the scripted operator, a stand-in for a person.",
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
