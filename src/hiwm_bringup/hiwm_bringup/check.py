@@ -13,7 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from hiwm_rig.conformance.main import EXIT_OK, EXIT_USAGE, NoRigError, list_checks, restart_command, run_checks
+from hiwm_rig.conformance.main import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_USAGE,
+    NoRigError,
+    list_checks,
+    restart_command,
+    run_checks,
+)
 from hiwm_rig.conformance.main import add_arguments as add_suite_arguments
 from hiwm_rig.contract import RigFileError, load_rig
 
@@ -105,7 +113,9 @@ def _check_own_rig(args: argparse.Namespace) -> int:
             raise NoRigError(rig.obituary() or str(error)) from error
         died = rig.obituary()
     if died:
+        # A rig that lost a node is no drop-in, even where a restart has hidden it from the checks.
         print(f"error: {died}", file=sys.stderr)
+        return EXIT_FAILED
     return code
 
 

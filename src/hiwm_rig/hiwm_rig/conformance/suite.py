@@ -1,4 +1,4 @@
-"""Running checks against a rig, one after the other; no check can end the run. Needs rclpy through the session."""
+"""Running checks against a rig, one after the other. Needs rclpy through the session."""
 
 from __future__ import annotations
 
