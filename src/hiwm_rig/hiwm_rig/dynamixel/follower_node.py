@@ -16,7 +16,7 @@ from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
 from hiwm_msgs.srv import Reset
-from hiwm_rig.codecs import sample_to_joint_state
+from hiwm_rig.codecs import NS_PER_S, sample_to_joint_state
 from hiwm_rig.contract import Arm
 from hiwm_rig.dynamixel.bus import Bus, BusError
 from hiwm_rig.dynamixel.follower import Follower, FollowerMode, FollowerSample
@@ -29,7 +29,7 @@ from hiwm_rig.single_publisher import SinglePublisher
 from hiwm_rig.types import FloatArray
 
 STATE_RATE_HZ = 100.0
-"""Joint states are published at this rate or the next higher one that divides the bus's."""
+"""Joint states are published at this rate or somewhat above it; on a bus that is slower, all of them."""
 _LEVELS = {
     FollowerMode.OBEYS: HardwareLevel.OK,
     FollowerMode.GOES_HOME: HardwareLevel.BUSY,
@@ -52,9 +52,9 @@ class _Running:
     port: str
     follower: Follower
     loop: ServoLoop
-    publish_every: int
+    publish_after_ns: int
     publisher: Any
-    cycle: int = 0
+    published_ns: int = 0
     currents_ma: FloatArray = field(default_factory=lambda: np.zeros(0))
     reported: HardwareStatus | None = None
 
@@ -108,16 +108,16 @@ class FollowerNode(Node):
         bus = Bus(port, config.baud, config.motors, config.latency_ms)
         restart = f"call /{arm.name}/torque with true"
         loop = ServoLoop(bus, config, follower, lambda status: self._on_status(running, status), restart)
-        every = max(1, int(config.rate_hz // STATE_RATE_HZ))
-        running = _Running(arm, port, follower, loop, every, publisher)
+        after_ns = round(NS_PER_S * (1 / STATE_RATE_HZ - 0.5 / config.rate_hz))
+        running = _Running(arm, port, follower, loop, after_ns, publisher)
         return running
 
     # -- the loops' threads -------------------------------------------------------------------------------------
 
     def _publish(self, running: _Running, sample: FollowerSample) -> None:
-        running.cycle += 1
-        if running.cycle % running.publish_every or not self.context.ok():
+        if 0 <= sample.stamp_ns - running.published_ns < running.publish_after_ns or not self.context.ok():
             return
+        running.published_ns = sample.stamp_ns
         running.currents_ma = sample.currents_ma
         names = running.arm.joint_names
         running.publisher.publish(sample_to_joint_state(names, sample.positions, sample.stamp_ns, sample.velocities))
