@@ -8,7 +8,7 @@ import pytest
 from hiwm_bringup.arm_session import ArmSession, arm_nodes
 from hiwm_bringup.graph import NodeSpec
 from hiwm_bringup.processes import NodeDiedError
-from hiwm_bringup.testing import graph, unique_domain
+from hiwm_bringup.testing import Probe, graph, unique_domain
 from hiwm_rig.codecs import stamp_to_ns
 from hiwm_rig.contract import load_rig
 from hiwm_rig.dynamixel.emulator import emulated_port
@@ -181,3 +181,19 @@ def test_a_second_driver_on_a_port_and_a_missing_port_end_with_what_to_do(bench:
             assert "exit code 2" in str(died.value) and "Traceback" not in str(died.value)
     bench.probe.spin_for(0.2)
     assert bench.control[-1].rig_fresh, "the first one does not notice"
+
+
+def test_ctrl_c_while_the_drivers_wait_for_their_arms_is_no_error() -> None:
+    waiting = {"ports": "/dev/none", "connect_s": 120.0}
+    nodes = [
+        NodeSpec("hiwm_rig", "follower_arm", "follower_arm", waiting),
+        NodeSpec("hiwm_teleop", "leader_arm", "leader_arm", waiting),
+    ]
+    with unique_domain() as own, graph(nodes, own) as supervisor:
+        probe = Probe(own)
+        probe.spin_until(
+            lambda: {"follower_arm", "leader_arm"} <= set(probe.node.get_node_names()), START_S, "both drivers"
+        )
+        probe.spin_for(2.0)
+        probe.close()
+        assert supervisor.stop() == {"follower_arm": 0, "leader_arm": 0}

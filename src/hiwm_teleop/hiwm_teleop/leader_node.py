@@ -21,6 +21,7 @@ from hiwm_rig.hardware_status import HardwareLevel, HardwareReporter, HardwareSt
 from hiwm_rig.rig_node import DiagnosticsReporter, StartupError, declare_rig, now_ns, qos_profile, run_node
 from hiwm_rig.single_publisher import SinglePublisher
 from hiwm_rig.types import Driver, Outcome
+from rclpy.executors import ExternalShutdownException
 from rclpy.guard_condition import GuardCondition
 from rclpy.node import Node
 from sensor_msgs.msg import JointState, Joy
@@ -73,6 +74,8 @@ class LeaderNode(Node):
             self._start(connect_s)
         except BusError as error:
             self.close()
+            if not self.context.ok():
+                raise ExternalShutdownException from error  # Ctrl-C while it waited for the servos
             raise StartupError(str(error)) from error
         self.create_subscription(ControlState, self.rig.topics.control_state, self._on_control, 10)
         self.create_subscription(Joy, "/leader/joy", self._on_joy, 10)
@@ -92,7 +95,7 @@ class LeaderNode(Node):
             running = self._make(arm, config, port)
             self._leaders.append(running)
             try:
-                running.loop.start(connect_s)
+                running.loop.start(connect_s, self.context.ok)
             except BusError as error:
                 raise BusError(f"leader of arm '{arm.name}': {error}") from error
             self.create_subscription(

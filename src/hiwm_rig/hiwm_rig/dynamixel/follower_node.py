@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_srvs.srv import SetBool
@@ -76,6 +77,8 @@ class FollowerNode(Node):
             self._start(ports, connect_s)
         except BusError as error:
             self.close()
+            if not self.context.ok():
+                raise ExternalShutdownException from error  # Ctrl-C while it waited for the servos
             raise StartupError(str(error)) from error
         self.create_service(SetBool, "/hiwm/emergency_stop", self._on_stop)
         self.create_service(Reset, "/hiwm/reset", self._on_reset)
@@ -91,7 +94,7 @@ class FollowerNode(Node):
             running = self._make(arm, config, port)
             self._arms.append(running)
             try:
-                running.loop.start(connect_s)
+                running.loop.start(connect_s, self.context.ok)
             except BusError as error:
                 raise BusError(f"arm '{arm.name}': {error}") from error
             self.create_subscription(

@@ -119,11 +119,12 @@ class ServoLoop:
         self._last_good = self._last_cycle = 0.0
         self._failure: BaseException | None = None
 
-    def start(self, connect_s: float) -> None:
+    def start(self, connect_s: float, wanted: Callable[[], bool] = lambda: True) -> None:
         """Connect, then run in a thread of its own.
 
         Args:
             connect_s: how long port and servos may take to appear.
+            wanted: whether to go on waiting for them; False after Ctrl-C.
 
         Raises:
             BusError: they did not, or they are not what the rig file says; the text says what to do.
@@ -135,7 +136,7 @@ class ServoLoop:
                 break
             except BusError as error:
                 self._bus.close()
-                if not _may_heal(error) or time.monotonic() > deadline:
+                if not _may_heal(error) or not wanted() or time.monotonic() > deadline:
                     raise
             time.sleep(_RETRY_S)
         self._thread.start()
