@@ -39,11 +39,11 @@ arms:
     home: [0.1, 0.2, 0.05]
     state_rate_hz: 20
 cameras: [{name: eye, width: 32, height: 24, rate_hz: 10}]
-timeouts: {command_s: 0.25}
+timeouts: {command_s: 0.8}
 """
 RIG: Rig = parse_rig(RIG_FILE)
 SETTINGS = Settings(
-    window_s=1.2, chunk_s=0.5, start_s=5.0, reset_s=5.0, settle_s=3.0, rate_tolerance=0.2, jitter_s=0.03, latency_s=0.1
+    window_s=1.2, chunk_s=0.5, start_s=5.0, reset_s=5.0, settle_s=4.0, rate_tolerance=0.45, jitter_s=0.08, latency_s=0.1
 )
 Fault = Callable[["ToyRig"], None]
 

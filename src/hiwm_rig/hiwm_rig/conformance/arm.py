@@ -20,6 +20,8 @@ _HOME_SPEED = 0.2
 """Share of the velocity limits at which an arm is brought back between checks."""
 _REACH_SHARE, _STILL_SHARE = 0.3, 0.02
 """For a joint that is not revolute, as shares of its range: the length of a test motion, and what is standing still."""
+_NUDGE = 0.5
+"""Share of a test motion that shows whether an arm obeys."""
 _MAX_SAMPLES = 400
 _AFTER = 2
 """Joint states from after the end of a watch that show that the rig has got there."""
@@ -34,8 +36,8 @@ class ArmProbe:
         settings: lengths and tolerances.
 
     Raises:
-        CannotMeasureError: the arm shows no usable joint states, nobody listens to its commands, or somebody else
-            sends them.
+        CannotMeasureError: the arm shows no usable joint states, nobody listens to its commands, it does not
+            obey them, or somebody else sends them.
     """
 
     def __init__(self, user: RigUser, index: int, settings: Settings) -> None:
@@ -60,6 +62,7 @@ class ArmProbe:
         if self.reach <= 4 * self.still[self.joint]:
             name = self.arm.joints[self.joint].name
             raise CannotMeasureError(self.topic, f"joint '{name}' stands too near to its limits to be moved both ways")
+        self._prove_obedience()
 
     @property
     def topic(self) -> str:
@@ -72,6 +75,21 @@ class ArmProbe:
             if joint.type == "revolute" and self.room[i] >= 2 * lengths[i]:
                 return i
         return int(np.argmax(self.room / lengths))
+
+    def _prove_obedience(self) -> None:
+        """Move a little and come back. An arm that obeys nothing would pass every check that it must not obey.
+
+        Discovery, too, is one-sided for a moment: who is heard here need not hear yet.
+        """
+
+        def moved() -> bool:
+            self.stream([self.target(_NUDGE)], 2 * self.period_s)
+            newest = in_order(self.states()[-1], self.arm.joint_names)
+            return newest is not None and abs(newest[self.joint] - self.base[self.joint]) > 1.5 * self.still[self.joint]
+
+        if not self.user.spin_until(moved, self._settings.settle_s):
+            raise CannotMeasureError(self.topic, f"joint '{self.joint_name}' does not move when it is told to")
+        self.home()
 
     @property
     def joint_name(self) -> str:
@@ -90,12 +108,20 @@ class ArmProbe:
         Raises:
             CannotMeasureError: nothing usable came.
         """
-        states, names = self.states(), self.arm.joint_names
-        start = len(states)
-        got = self.user.spin_until(lambda: any(in_order(s, names) is not None for s in states[start:]), _STATE_WAIT_S)
-        if not got:
-            raise CannotMeasureError(self.arm.joint_states, self._no_state(len(states) - start))
-        return next(p for s in reversed(states) if (p := in_order(s, names)) is not None)
+        start, now = len(self.states()), self.user.now_ns()
+
+        def shown() -> bool:
+            return any(
+                s.stamp_ns >= now and in_order(s, self.arm.joint_names) is not None for s in self.states()[start:]
+            )
+
+        # What was under way is older than this question. A rig whose stamps are wrong is judged for that elsewhere.
+        self.user.spin_until(shown, _STATE_WAIT_S)
+        received = self.states()[start:]
+        usable = [p for s in received if (p := in_order(s, self.arm.joint_names)) is not None]
+        if not usable:
+            raise CannotMeasureError(self.arm.joint_states, self._no_state(len(received)))
+        return usable[-1]
 
     def _no_state(self, received: int) -> str:
         text = f"no joint state within {_STATE_WAIT_S:g} s"

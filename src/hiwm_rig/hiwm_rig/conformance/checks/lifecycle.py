@@ -34,6 +34,7 @@ def _reset(session: Session, seed: int = _SEED, source: str = "") -> Any:
 def _rest_after_reset(arm: ArmProbe) -> np.ndarray:
     """(D,) where the arm has come to rest; a robot may drive there slowly, after the answer."""
     arm.user.spin_for(2 * arm.period_s)
+    arm.position()  # what was sent before the answer has been read then
     return arm.settle()
 
 

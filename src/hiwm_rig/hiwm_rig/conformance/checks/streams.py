@@ -12,6 +12,7 @@ from hiwm_rig.conformance.registry import Finding
 from hiwm_rig.conformance.session import Session
 from hiwm_rig.conformance.settings import Settings
 
+_MIN_STEPS = 3
 _AHEAD_S = 0.02
 """How far a stamp may lie in the future: clocks of two machines under NTP or PTP."""
 
@@ -45,7 +46,7 @@ def increasing(topic: str, stamps_ns: Sequence[int]) -> Finding:
     seen = f"{back} of {len(steps)} steps stand still or go back"
     if back:
         seen += f", by up to {-steps.min() / NS_PER_S:.3f} s"
-    return Finding(topic, bool(len(steps)) and back == 0, "each stamp later than the one before", seen)
+    return Finding(topic, len(steps) >= _MIN_STEPS and back == 0, "each stamp later than the one before", seen)
 
 
 def ages(topic: str, stamped: Sequence[tuple[int, int]], session: Session) -> Finding:
