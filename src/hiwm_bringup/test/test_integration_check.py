@@ -14,7 +14,7 @@ import pytest
 from hiwm_bringup.testing import unique_domain
 from hiwm_rig.conformance.registry import all_checks
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 CLI = [sys.executable, "-m", "hiwm_bringup.cli", "check"]
 RIGS = {
     "bimanual": ["--rig", "physical", "--rig-file", "bimanual"],  # the longest first
@@ -27,7 +27,7 @@ RIGS = {
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, Any]]:
-    """Exit status, table and JSON report by rig; three rigs at a time, each in its own domain."""
+    """Exit status, table and JSON report by rig; three at a time, each in a ROS domain of its own."""
     folder = tmp_path_factory.mktemp("check")
 
     def check_rig(name: str) -> tuple[int, str, Any]:
@@ -37,7 +37,9 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, st
         return result.returncode, result.stdout + result.stderr, report
 
     with ThreadPoolExecutor(3) as pool:
-        return dict(zip(RIGS, pool.map(check_rig, RIGS), strict=True))
+        found = dict(zip(RIGS, pool.map(check_rig, RIGS), strict=True))
+    # Rates and delays are judged as well: a rig that failed beside the others has to pass alone.
+    return {name: result if result[0] == 0 else check_rig(name) for name, result in found.items()}
 
 
 def check(*words: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
