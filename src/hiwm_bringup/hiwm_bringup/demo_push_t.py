@@ -34,6 +34,8 @@ from hiwm_bringup.steps import heading, hiwm, note
 
 STEPS = 5
 DEMONSTRATIONS = 60
+LEARNING_RATE = 1e-4
+"""Of the session's short post-training: a few hundred steps at the rate of a long one leave the policy worse."""
 EVALUATION_SEED = 20_000
 MODELS = ("push_t_world", "push_t_base")
 _TREE_BRANCHES = 16
@@ -117,7 +119,8 @@ def _posttrain(args: argparse.Namespace, inputs: Inputs, corrections: Path, out:
     datasets = [str(path) for path in (corrections, inputs.corrections) if path is not None]
     words = ["posttrain", "--base", str(inputs.base), "--demos", str(inputs.demonstrations)]
     words += ["--corrections", *datasets, "--out", str(out), "--threads", "2"]
-    hiwm([*words, "--steps", str(args.train_steps), "--seed", str(args.seed)], env)
+    words += ["--steps", str(args.train_steps), "--learning-rate", str(LEARNING_RATE), "--seed", str(args.seed)]
+    hiwm(words, env)
 
 
 def _evaluate(name: str, policy: Path, args: argparse.Namespace, out: Path, env: dict[str, str]) -> dict[str, Any]:
