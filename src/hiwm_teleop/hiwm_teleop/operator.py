@@ -47,7 +47,7 @@ class OperatorSettings:
     max_corrections: int = 6
     branch_frames: int = 150
     min_back: int = 5
-    max_back: int = 45
+    max_back: int = 50
     min_correction_s: float = 1.0
     max_correction_s: float = 4.0
     solved_frames: int = 3
