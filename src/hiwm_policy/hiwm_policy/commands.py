@@ -8,14 +8,11 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hiwm_policy.card import add_measurement, write_card
 from hiwm_policy.checkpoints import write_json
 from hiwm_policy.policy import PolicyError
-
-if TYPE_CHECKING:
-    from hiwm_policy.displaced import Redrawer
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,13 +45,6 @@ def add_posttrain_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--share", type=float, default=0.5, help="share of corrections in each batch")
     parser.add_argument("--handback", type=int, default=4, help="frames after a correction whose targets still count")
     parser.add_argument("--min-trust", type=float, default=0.0, help="leave out correction frames below this trust")
-    parser.add_argument(
-        "--world",
-        type=Path,
-        default=None,
-        help="world model that draws part of the samples with the arm elsewhere: the policy learns to come back",
-    )
-    parser.add_argument("--displaced", type=float, default=0.4, help="share of those samples (with --world)")
     _add_common(parser)
 
 
@@ -136,32 +126,14 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _posttrain(args: argparse.Namespace) -> None:
-    from hiwm_policy.displaced import Displacement
     from hiwm_policy.posttraining import PosttrainConfig, posttrain_policy
 
     config = PosttrainConfig(
-        **_common(args),
-        correction_share=args.share,
-        handback=args.handback,
-        min_trust=args.min_trust,
-        displacement=Displacement(share=args.displaced),
+        **_common(args), correction_share=args.share, handback=args.handback, min_trust=args.min_trust
     )
-    redrawer = None if args.world is None else _world_model(args.world, args.device)
-    facts = posttrain_policy(
-        args.base, args.demos, args.corrections, args.out, config, redrawer=redrawer, restart=args.restart
-    )
+    facts = posttrain_policy(args.base, args.demos, args.corrections, args.out, config, restart=args.restart)
     write_card(args.out, "Post-trained policy", facts)
     print(f"wrote {args.out}")
-
-
-def _world_model(directory: Path, device: str) -> Redrawer:
-    from hiwm_world_model.interface import ModelError
-    from hiwm_world_model.registry import load_world_model
-
-    try:
-        return load_world_model(directory, device)
-    except ModelError as error:
-        raise PolicyError(f"--world: {error}") from error
 
 
 def _shipped_world(rig_file: str) -> Path:

@@ -24,7 +24,6 @@ from hiwm_policy.data import (
     open_dataset,
 )
 from hiwm_policy.diffusion import DiffusionPolicy
-from hiwm_policy.displaced import DisplacedSource, Displacement, Redrawer
 from hiwm_policy.policy import CONFIG_FILE, PolicyError, load_policy
 from hiwm_policy.training import TrainConfig, run_training
 
@@ -38,7 +37,6 @@ class PosttrainConfig(TrainConfig):
     correction_share: float = Field(default=0.5, gt=0, le=1, description="share of corrections in each batch")
     handback: int = Field(default=4, ge=0, description="frames after a correction whose targets still count")
     min_trust: float = Field(default=0.0, ge=0, le=1, description="correction frames below this trust are left out")
-    displacement: Displacement = Field(default=Displacement(), description="used where there is a model to draw with")
 
 
 def posttrain_policy(
@@ -48,7 +46,6 @@ def posttrain_policy(
     out: Path,
     config: PosttrainConfig,
     *,
-    redrawer: Redrawer | None = None,
     restart: bool = False,
 ) -> dict[str, Any]:
     """Post-train ``base``; the result goes to ``out``.
@@ -59,8 +56,6 @@ def posttrain_policy(
         corrections: datasets with the column ``intervention``.
         out: another directory; an unfinished post-training there is continued.
         config: see :class:`PosttrainConfig`.
-        redrawer: a world model that draws part of the samples with the arm elsewhere, see
-            :mod:`hiwm_policy.displaced`; None: samples as recorded.
         restart: begin anew even where ``out`` holds an unfinished post-training.
 
     Returns:
@@ -80,13 +75,7 @@ def posttrain_policy(
 
     def sources(roots: Sequence[Path], choose: Any) -> list[WindowSource]:
         opened = [(dataset, choose(dataset)) for dataset in map(open_dataset, roots)]
-        return [windows(dataset, frames) for dataset, frames in opened if len(frames)]
-
-    def windows(dataset: Dataset, frames: Frames) -> WindowSource:
-        if redrawer is None:
-            return WindowSource(dataset, frames, policy.spec, image_steps)
-        settings = config.displacement
-        return DisplacedSource(dataset, frames, policy.spec, image_steps, redrawer, settings, config.seed)
+        return [WindowSource(dataset, frames, policy.spec, image_steps) for dataset, frames in opened if len(frames)]
 
     def chosen_corrections(dataset: Dataset) -> Frames:
         return correction_frames(dataset, config.handback, config.min_trust)
@@ -102,7 +91,6 @@ def posttrain_policy(
         "corrections": f"{sum(s.episodes for s in corrected)} ({sum(map(len, corrected))} frames)",
         "training": f"{config.steps} steps of {config.batch_size}, rate {config.learning_rate:g}, seed {config.seed}",
         "settings": json.dumps({k: getattr(config, k) for k in ("correction_share", "handback", "min_trust")}),
-        "displaced samples": config.displacement.model_dump_json() if redrawer is not None else "none",
         "wall time": f"{seconds / 60:.1f} minutes",
     }
 

@@ -261,14 +261,6 @@ class WorldModel(ABC):
         """
         return torch.cat([self.joints(state).float(), self.success(state).float()[:, None]], dim=1)
 
-    def displaced(self, state: State, joints: torch.Tensor) -> State:
-        """The same scene with the arm at joints [B, D], rad or m.
-
-        Raises:
-            ModelError: this model does not keep the arm apart from the scene.
-        """
-        raise ModelError(f"world model '{self.name}' cannot draw the arm elsewhere: it has no arm layer")
-
     # --- what follows from it --------------------------------------------------------------------------------------
     @torch.inference_mode()
     def observe(self, state: State) -> StepResult:
@@ -298,25 +290,6 @@ class WorldModel(ABC):
         if targets.shape != (state.batch, len(self.spec.joint_names)):
             raise ValueError(f"action must be {(state.batch, len(self.spec.joint_names))}, got {tuple(targets.shape)}")
         return self.observe(self.advance(state, targets.to(device=device, dtype=torch.float32)))
-
-    @torch.inference_mode()
-    def redraw(self, images: Mapping[str, Images], joints: Floats, displaced: Floats) -> dict[str, Images]:
-        """The scenes of real frames with the arm elsewhere.
-
-        Args:
-            images: camera -> [B, H, W, 3] uint8 RGB.
-            joints: [B, D] in these frames, rad or m.
-            displaced: [B, D] where the arm is drawn instead.
-
-        Returns:
-            Camera -> [B, H, W, 3] uint8 RGB.
-
-        Raises:
-            ModelError: see :meth:`displaced`.
-        """
-        state = self.encode({name: frames[:, None] for name, frames in images.items()}, joints[:, None])
-        device = self.joints(state).device
-        return self.render(self.displaced(state, torch.as_tensor(displaced, dtype=torch.float32, device=device)))
 
     def save(self, directory: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors``, each aside first and then renamed."""

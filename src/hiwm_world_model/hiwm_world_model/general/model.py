@@ -166,12 +166,6 @@ class GeneralWorldModel(WorldModel):
         """See :meth:`WorldModel.joints`."""
         return state.tensors["joints"]
 
-    def displaced(self, state: State, joints: Tensor) -> State:
-        """See :meth:`WorldModel.displaced`; what was behind the arm is the first frame's or made up."""
-        if not self.settings.arm_layer:
-            return super().displaced(state, joints)
-        return state.replace({**state.tensors, "joints": joints, "previous": joints})
-
     @torch.inference_mode()
     def success(self, state: State) -> Tensor:
         """See :meth:`WorldModel.success`; one half everywhere when no labels were recorded."""

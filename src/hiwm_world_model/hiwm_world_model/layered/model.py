@@ -113,10 +113,6 @@ class LayeredWorldModel(WorldModel):
         """[B, D] rad or m."""
         return state.tensors["joints"]
 
-    def displaced(self, state: State, joints: Tensor) -> State:
-        """See :meth:`WorldModel.displaced`."""
-        return state.replace({**state.tensors, "joints": joints, "previous": joints})
-
     @torch.inference_mode()
     def success(self, state: State) -> Tensor:
         """[B] learned probability that the task is done."""
