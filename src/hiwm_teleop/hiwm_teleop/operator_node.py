@@ -69,7 +69,9 @@ class OperatorNode(Node):
         defaults = OperatorSettings()
         values = {k: self.declare_parameter(k, getattr(defaults, k)).value for k in ("branches", "max_corrections")}
         values["corrections_per_branch"] = self.declare_parameter("corrections_per_branch", 2).value
-        return OperatorSettings(**{k: int(v) for k, v in values.items()})
+        # Handing back takes a few frames: so that the person's part of a recording is at most four seconds long.
+        longest_s = float(self.declare_parameter("max_correction_s", 3.5).value)
+        return OperatorSettings(**{k: int(v) for k, v in values.items()}, max_correction_s=longest_s)
 
     def _create_topics(self) -> None:
         states = qos_profile(self.rig.qos.joint_states)
