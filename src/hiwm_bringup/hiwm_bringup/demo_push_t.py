@@ -38,6 +38,8 @@ LEARNING_RATE = 1e-4
 """Of the session's short post-training: a few hundred steps at the rate of a long one leave the policy worse."""
 EVALUATION_SEED = 20_000
 MODELS = ("push_t_world", "push_t_base")
+SHARE = 0.3
+"""Of corrections in each batch: a session has few of them."""
 _TREE_BRANCHES = 16
 _SESSION_VIDEOS = 4
 _CLIPS = 3
@@ -117,7 +119,7 @@ def _policies(inputs: Inputs, trained: Path) -> dict[str, Path]:
 
 def _posttrain(args: argparse.Namespace, inputs: Inputs, corrections: Path, out: Path, env: dict[str, str]) -> None:
     datasets = [str(path) for path in (corrections, inputs.corrections) if path is not None]
-    words = ["posttrain", "--base", str(inputs.base), "--demos", str(inputs.demonstrations)]
+    words = ["posttrain", "--base", str(inputs.base), "--demos", str(inputs.demonstrations), "--share", str(SHARE)]
     words += ["--corrections", *datasets, "--out", str(out), "--threads", "2"]
     words += ["--steps", str(args.train_steps), "--learning-rate", str(LEARNING_RATE), "--seed", str(args.seed)]
     hiwm(words, env)
