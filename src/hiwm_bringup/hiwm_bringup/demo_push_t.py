@@ -34,8 +34,12 @@ from hiwm_bringup.steps import heading, hiwm, note
 
 STEPS = 5
 DEMONSTRATIONS = 60
+LEARNING_RATE = 1e-4
+"""Of the session's short post-training: a few hundred steps at the rate of a long one leave the policy worse."""
 EVALUATION_SEED = 20_000
 MODELS = ("push_t_world", "push_t_base")
+SHARE = 0.3
+"""Of corrections in each batch: a session has few of them."""
 _TREE_BRANCHES = 16
 _SESSION_VIDEOS = 4
 _CLIPS = 3
@@ -115,9 +119,10 @@ def _policies(inputs: Inputs, trained: Path) -> dict[str, Path]:
 
 def _posttrain(args: argparse.Namespace, inputs: Inputs, corrections: Path, out: Path, env: dict[str, str]) -> None:
     datasets = [str(path) for path in (corrections, inputs.corrections) if path is not None]
-    words = ["posttrain", "--base", str(inputs.base), "--demos", str(inputs.demonstrations)]
+    words = ["posttrain", "--base", str(inputs.base), "--demos", str(inputs.demonstrations), "--share", str(SHARE)]
     words += ["--corrections", *datasets, "--out", str(out), "--threads", "2"]
-    hiwm([*words, "--steps", str(args.train_steps), "--seed", str(args.seed)], env)
+    words += ["--steps", str(args.train_steps), "--learning-rate", str(LEARNING_RATE), "--seed", str(args.seed)]
+    hiwm(words, env)
 
 
 def _evaluate(name: str, policy: Path, args: argparse.Namespace, out: Path, env: dict[str, str]) -> dict[str, Any]:

@@ -114,8 +114,9 @@ def test_takeover_rollback_and_branch_end_up_in_the_data_set(models, domain, tmp
     assert branches[back.branch_id] == 0 or branches[back.branch_id] in branches
     assert twice.branch_id in branches
     stamps = data.column("stamp_ns")
-    steps = np.concatenate([np.diff(stamps[data.episode_slice(e.index)]) for e in data.episodes])
-    assert np.median(steps) == pytest.approx(1e8, rel=0.1)
+    published = {stamp_to_ns(w.header.stamp) for w in operator.world}
+    assert set(stamps.tolist()) <= published  # the times at which it happened, as the rig told them
+    assert all((np.diff(stamps[data.episode_slice(e.index)]) > 0).all() for e in data.episodes)
     assert data.images("front").shape[1:] == (128, 128, 3)
 
 

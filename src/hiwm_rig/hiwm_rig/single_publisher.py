@@ -45,14 +45,18 @@ class SinglePublisher:
         try:
             self._ask_discovery(wait_s)
         except StartupError:
-            self.release()
+            self._unlock()
             raise
-        node.context.on_shutdown(self.release)
+        node.context.on_shutdown(self._unlock)
         # Steady time: `/clock` may stand still, or not be there yet.
         self._timer = node.create_timer(1.0, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def release(self) -> None:
-        """Let another node publish the topic."""
+        """Let another node publish the topic; nothing is watched any more."""
+        self._timer.cancel()
+        self._unlock()
+
+    def _unlock(self) -> None:
         if self._lock is not None:
             self._lock.close()
             self._lock = None

@@ -15,13 +15,22 @@ from std_msgs.msg import String
 
 from hiwm_rig import single_publisher
 
-TOPIC = "follower/joint_trajectory"
+TOPIC = "/follower/joint_trajectory"
 
 
 @pytest.fixture
 def domain() -> Iterator[int]:
     with unique_domain() as number:
         yield number
+
+
+def knows_the_name(probe: Probe, name: str) -> None:
+    """Discovery tells of a publisher first and whose it is later."""
+
+    def named() -> bool:
+        return any(o.node_name == name for o in probe.node.get_publishers_info_by_topic(TOPIC))
+
+    probe.spin_until(named, 60, f"the publisher of {name}")
 
 
 def test_of_two_nodes_that_start_together_exactly_one_goes_on(domain: int) -> None:
@@ -51,6 +60,7 @@ def test_another_topic_and_another_domain_are_free(domain: int) -> None:
 def test_a_publisher_on_another_machine_is_found_by_discovery_and_named(domain: int) -> None:
     with Probe(domain, "far_arbiter") as far, Probe(domain, "near") as near:
         far.node.create_publisher(String, TOPIC, 1)
+        knows_the_name(near, "far_arbiter")
         with pytest.raises(StartupError, match="far_arbiter"):
             SinglePublisher(near.node, TOPIC, 5.0)
 
@@ -70,5 +80,6 @@ def test_without_a_place_for_lock_files_discovery_still_decides(domain: int, mon
     with Probe(domain, "near") as near, Probe(domain, "far") as far:
         SinglePublisher(near.node, TOPIC, 0.0).release()
         far.node.create_publisher(String, TOPIC, 1)
+        knows_the_name(near, "far")
         with pytest.raises(StartupError, match="far"):
             SinglePublisher(near.node, TOPIC, 5.0)

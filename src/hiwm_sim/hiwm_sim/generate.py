@@ -7,11 +7,14 @@ Every episode depends only on its own description, so the number of workers neve
 from __future__ import annotations
 
 import multiprocessing
+import queue
 import shutil
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hiwm_data.dataset import DatasetWriter, merge_datasets, rig_features
@@ -144,8 +147,8 @@ class _Shard:
     plans: tuple[EpisodePlan, ...]
 
 
-def _write_shard(shard: _Shard) -> int:
-    """Generate the episodes of one shard; returns how many, for the progress bar."""
+def _write_shard(shard: _Shard, done: queue.Queue[int]) -> None:
+    """Generate the episodes of one shard; each finished episode is told to ``done``, for the progress bar."""
     with SimRig(shard.rig, shard.task, visual=shard.plans[0].visual) as env:
         features = rig_features(env.rig, environment_state=env.environment_state_names)
         with DatasetWriter(
@@ -160,7 +163,25 @@ def _write_shard(shard: _Shard) -> int:
                     "outcome": "success" if success else "failure",
                 }
                 writer.add_episode(columns, task=env.task.instruction, meta=meta)
-    return len(shard.plans)
+                done.put(1)
+
+
+def _write_shards(shards: Sequence[_Shard], workers: int, bar: tqdm[Any]) -> None:
+    # Processes are spawned: a forked child would share the parent's OpenGL state.
+    # They leave Ctrl-C to the parent, which ends them and clears the shards away.
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, context.Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
+        done = manager.Queue()
+        jobs = [pool.apply_async(_write_shard, (shard, done)) for shard in shards]
+        while jobs:
+            finished, jobs = [j for j in jobs if j.ready()], [j for j in jobs if not j.ready()]
+            for job in finished:
+                job.get()  # raises what went wrong in a worker
+            try:
+                bar.update(done.get(timeout=0.2))
+            except queue.Empty:
+                continue
+        bar.update(done.qsize())
 
 
 def generate_dataset(
@@ -198,13 +219,8 @@ def generate_dataset(
         for k, i in enumerate(range(0, len(plans), size))
     ]
     try:
-        # Processes are spawned: a forked child would share the parent's OpenGL state.
-        # They leave Ctrl-C to the parent, which ends them and clears the shards away.
-        with multiprocessing.get_context("spawn").Pool(workers, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
-            bar = tqdm(total=len(plans), desc=f"generate {out.name}", unit="episode", disable=not progress)
-            with bar:
-                for count in pool.imap_unordered(_write_shard, shards):
-                    bar.update(count)
+        with tqdm(total=len(plans), desc=f"generate {out.name}", unit="episode", disable=not progress) as bar:
+            _write_shards(shards, workers, bar)
         return merge_datasets([s.root for s in shards], out, overwrite=overwrite)
     finally:
         shutil.rmtree(shards_root, ignore_errors=True)

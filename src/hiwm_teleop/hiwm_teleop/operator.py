@@ -47,7 +47,7 @@ class OperatorSettings:
     max_corrections: int = 6
     branch_frames: int = 150
     min_back: int = 5
-    max_back: int = 45
+    max_back: int = 50
     min_correction_s: float = 1.0
     max_correction_s: float = 4.0
     solved_frames: int = 3
@@ -87,6 +87,7 @@ class ScriptedOperator:
     Attributes:
         phase: what it is doing.
         log: what it did and when.
+        moves: how often its hand was given somewhere to go.
     """
 
     def __init__(self, skill: Skill, settings: OperatorSettings | None = None, seed: int = 0) -> None:
@@ -95,6 +96,7 @@ class ScriptedOperator:
         self.settings = settings or OperatorSettings()
         self.phase = Phase.IDLE
         self.log = OperatorLog()
+        self.moves = 0
         self._rng = np.random.default_rng(seed)
         self._episode = _Episode()
         self._correction: Correction | None = None
@@ -176,12 +178,11 @@ class ScriptedOperator:
     def leader(self, periods: float) -> FloatArray | None:
         """(D,) where the leader arm is held, or None before the first frame.
 
-        While correcting, the hand moves steadily to where it wants to be one control period after the newest frame;
-        else the leader stays where the follower is (an actuated leader mirrors it), so that there is nothing to align
-        at a takeover.
+        While correcting, the hand moves steadily to where it wants to be next, over one control period. Else the leader
+        stays where the follower is (an actuated one mirrors it): there is nothing to align at a takeover.
 
         Args:
-            periods: time since the newest frame, in control periods.
+            periods: time since the last of :attr:`moves`, in control periods.
         """
         if self.phase is not Phase.CORRECT or self._hand is None:
             return self._joints
@@ -277,6 +278,7 @@ class ScriptedOperator:
             self.log.add(view.stamp_ns, "corrected", seconds=driven_s)
             return self._hand_back(Cue.CORRECTED, "corrected")
         self._hand = (self._hand[1], target)
+        self.moves += 1
         return ()
 
     def _driven_s(self, view: View) -> float:

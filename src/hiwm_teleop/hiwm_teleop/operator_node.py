@@ -56,7 +56,7 @@ class OperatorNode(Node):
         self._waiting: dict[int, tuple[float, Callable[[Any], None]]] = {}
         self._driver = Driver.PAUSED
         self._newest: View | None = None
-        self._newest_at = 0.0
+        self._moves, self._moved_at = 0, 0.0
         self._starting = False
         self._joiner = FrameJoiner([c.name for c in self.rig.cameras])
         self._create_topics()
@@ -69,7 +69,9 @@ class OperatorNode(Node):
         defaults = OperatorSettings()
         values = {k: self.declare_parameter(k, getattr(defaults, k)).value for k in ("branches", "max_corrections")}
         values["corrections_per_branch"] = self.declare_parameter("corrections_per_branch", 2).value
-        return OperatorSettings(**{k: int(v) for k, v in values.items()})
+        # Handing back takes a few frames: so that the person's part of a recording is at most four seconds long.
+        longest_s = float(self.declare_parameter("max_correction_s", 3.5).value)
+        return OperatorSettings(**{k: int(v) for k, v in values.items()}, max_correction_s=longest_s)
 
     def _create_topics(self) -> None:
         states = qos_profile(self.rig.qos.joint_states)
@@ -118,7 +120,7 @@ class OperatorNode(Node):
         branch, snapshot, step, probability = frame.place or (0, -1, self.counters["frames"], float("nan"))
         view = View(frame.images, frame.joints, frame.stamp_ns, self._driver, branch, snapshot, step, probability)
         self.counters["frames"] += 1
-        self._newest, self._newest_at = view, time.monotonic()
+        self._newest = view
         if self._thought is None and not self._todo:
             self._todo.append(lambda: self.core.observe(view))
             self._think()
@@ -138,7 +140,11 @@ class OperatorNode(Node):
 
     def _tick(self) -> None:
         """50 Hz: move the leader, collect thoughts, give up on services that do not answer, begin and end episodes."""
-        periods = (time.monotonic() - self._newest_at) * self.rig.control_rate_hz
+        if self.core.moves != self._moves:
+            # Counted from when the hand knows where to go: looking takes a while after the frame, and a hand that took
+            # the frame for its start would jump back until then.
+            self._moves, self._moved_at = self.core.moves, time.monotonic()
+        periods = (time.monotonic() - self._moved_at) * self.rig.control_rate_hz
         position = self.core.leader(periods)
         if position is None and self._newest is not None:
             position = self._newest.joints

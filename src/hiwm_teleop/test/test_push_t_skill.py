@@ -32,8 +32,8 @@ def history(distances: list[float], moving: bool = True, solved: bool = False) -
 @pytest.mark.parametrize(
     ("seen", "reason"),
     [
-        (history([0.05] * 16, moving=False), "the policy stands still"),
-        (history([0.05] * 30), "the policy hesitates"),
+        (history([0.05] * 31, moving=False), "the policy stands still"),
+        (history([0.05] * 45), "the policy hesitates"),
         (history(list(np.linspace(0.05, 0.03, 20)) + list(np.linspace(0.03, 0.05, 12))), "wrong contact"),
         (history([0.03 + 0.004 * (k % 3) for k in range(60)]), "no progress"),
         (history(list(np.linspace(0.06, 0.0, 60))), None),

@@ -29,6 +29,8 @@ SNAPSHOT_LIMIT_BYTES = 64 * 1024
 QUEUE_LENGTH = 256
 GRACE_S = 0.02
 FLUSH_TIMEOUT_S = 10.0
+CACHE_KIB = 256
+"""SQLite's page cache, per connection. Appending needs a few pages; more would only look like a leak while it fills."""
 APPLICATION_ID = 0x4857_4D53  # "HWMS"
 SCHEMA_VERSION = 1
 
@@ -336,7 +338,7 @@ class SnapshotStore:
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5.0)
         db.execute("PRAGMA synchronous=NORMAL")
-        db.execute("PRAGMA cache_size=-2048")
+        db.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
         return db
 
     def _submit(self, write: Callable[[sqlite3.Connection], Any]) -> None:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from hiwm_data.bag_reader import Bag, BagError
 from hiwm_rig.codecs import CodecError, image_to_array, joint_state_to_sample
 from hiwm_rig.contract import Rig
-from rosbags.highlevel import AnyReader, AnyReaderError
-from rosbags.typesys import Stores, get_typestore
 
 from hiwm_world_model.interface import Images
 
@@ -32,18 +31,16 @@ def first_frame_of_bag(path: str | Path, rig: Rig) -> tuple[dict[str, Images], n
     images: dict[str, Images] = {}
     joints: dict[str, npt.NDArray[np.float64]] = {}
     try:
-        with AnyReader([Path(path)], default_typestore=get_typestore(Stores.ROS2_JAZZY)) as reader:
-            wanted = [c for c in reader.connections if c.topic in cameras or c.topic in arms]
-            for connection, _, raw in reader.messages(wanted) if wanted else ():
-                topic = connection.topic
-                if topic in cameras and cameras[topic] not in images:
-                    images[cameras[topic]] = image_to_array(reader.deserialize(raw, connection.msgtype)).copy()
-                elif topic in arms and topic not in joints:
-                    names = arms[topic].joint_names
-                    joints[topic] = joint_state_to_sample(reader.deserialize(raw, connection.msgtype), names).positions
-                if len(images) == len(cameras) and len(joints) == len(arms):
-                    return images, np.concatenate([joints[a.joint_states] for a in rig.arms])
-    except (AnyReaderError, CodecError, OSError) as error:
+        bag = Bag(path)  # reads a bag whose recorder was killed as well
+        for message in bag.messages([*cameras, *arms]):
+            topic = message.topic
+            if topic in cameras and cameras[topic] not in images:
+                images[cameras[topic]] = image_to_array(bag.decode(message)).copy()
+            elif topic in arms and topic not in joints:
+                joints[topic] = joint_state_to_sample(bag.decode(message), arms[topic].joint_names).positions
+            if len(images) == len(cameras) and len(joints) == len(arms):
+                return images, np.concatenate([joints[a.joint_states] for a in rig.arms])
+    except (BagError, CodecError, OSError) as error:
         raise SourceError(f"{path}: cannot start from this bag: {error}") from error
     missing = [t for t, name in cameras.items() if name not in images] + [t for t in arms if t not in joints]
     raise SourceError(f"{path}: cannot start from this bag: no message on {', '.join(missing)}")

@@ -40,7 +40,7 @@ class Process:
         if self.popen.poll() is None:
             self.popen.send_signal(2)
             try:
-                self.popen.communicate(timeout=15)
+                self.popen.communicate(timeout=60)
             except subprocess.TimeoutExpired:
                 self.popen.kill()
                 self.popen.communicate()

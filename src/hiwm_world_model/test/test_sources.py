@@ -1,9 +1,12 @@
 """A virtual robot can start from the first frames of a recorded bag, and says what a bag lacks."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hiwm_data.testing import Messages
+from hiwm_data.testing import write_bag as recorded
 from hiwm_rig.contract import load_rig
 from hiwm_world_model.sources import SourceError, first_frame_of_bag
 from rosbags.rosbag2 import Writer
@@ -52,3 +55,16 @@ def test_a_bag_without_a_camera_or_none_at_all_is_named(tmp_path: Path) -> None:
         first_frame_of_bag(bag, RIG)
     with pytest.raises(SourceError, match=r"nowhere.*cannot start from this bag"):
         first_frame_of_bag(tmp_path / "nowhere", RIG)
+
+
+def test_a_bag_whose_recorder_was_killed_still_gives_its_first_frame(tmp_path: Path) -> None:
+    made, joints = Messages(RIG), np.linspace(0, 0.03, 7)
+    image = partial(made.image, RIG.cameras[0])
+    frames = [f(v, 10**9 + i * 10**8) for i in range(400) for f, v in ((image, i % 250), (made.joint_state, joints))]
+    bag = recorded(tmp_path / "bag", RIG, frames)
+    [file] = bag.glob("*.mcap")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    (bag / "metadata.yaml").unlink()
+    found, positions = first_frame_of_bag(bag, RIG)
+    assert (found["front"] == 0).all()
+    np.testing.assert_allclose(positions, joints)

@@ -30,7 +30,8 @@ class Judgement:
         clear_height: tool tip height (m) above which the tool has left the T.
         still_frames, still_range: standing still: no joint moved more than this (rad or m) over so many frames.
         idle_frames, idle_range: hesitating: the corner error moved less than this (m) over so many frames, longer
-            than a person needs to lift the tool, travel and lower it.
+            than a person needs to lift the tool, travel and lower it; long enough that an arm which has lost its way
+            is seen, and corrected, where it got lost.
         progress_frames, progress: no progress: the best corner error got no better than this (m) over so many frames.
         worse: wrong contact: the corner error grew by this (m) over its best.
     """
@@ -39,11 +40,11 @@ class Judgement:
     min_clarity: float = 0.5
     solved_coverage: float = 0.85
     clear_height: float = 0.04
-    still_frames: int = 15
+    still_frames: int = 30
     still_range: float = 0.01
-    idle_frames: int = 25
+    idle_frames: int = 40
     idle_range: float = 0.002
-    progress_frames: int = 40
+    progress_frames: int = 55
     progress: float = 0.003
     worse: float = 0.012
 
