@@ -51,21 +51,15 @@ class ArmSession:
     Args:
         rig: the contract.
         domain: where the graph runs.
+        streams: whether to listen to joint states and commands: some hundred messages a second, which a measurement
+            on few cores does better without.
     """
 
-    def __init__(self, rig: Rig, domain: int) -> None:
+    def __init__(self, rig: Rig, domain: int, streams: bool = True) -> None:
         self.rig = rig
         self.domain = domain
         self.probe = Probe(domain)
-        states = qos_profile(rig.qos.joint_states)
-        self.arms = {
-            arm.name: ArmTopics(
-                self.probe.listen(JointState, arm.joint_states, states),
-                self.probe.listen(JointState, arm.leader_joint_states, states),
-                self.probe.listen(JointTrajectory, arm.command, 50),
-            )
-            for arm in rig.arms
-        }
+        self.arms = {arm.name: self._listen(arm) for arm in rig.arms} if streams else {}
         self.control = self.probe.listen(ControlState, rig.topics.control_state, 50)
         self.diagnostics = self.probe.listen(DiagnosticArray, rig.topics.diagnostics, 50)
         self.pedal = self.probe.node.create_publisher(Joy, "/leader/joy", 10)
@@ -79,6 +73,14 @@ class ArmSession:
     def started(self) -> bool:
         """Whether everything publishes."""
         return bool(self.control) and all(t.follower and t.leader for t in self.arms.values())
+
+    def _listen(self, arm: Arm) -> ArmTopics:
+        states = qos_profile(self.rig.qos.joint_states)
+        return ArmTopics(
+            self.probe.listen(JointState, arm.joint_states, states),
+            self.probe.listen(JointState, arm.leader_joint_states, states),
+            self.probe.listen(JointTrajectory, arm.command, 50),
+        )
 
     def order(self, part: str, text: str, arm: Arm | None = None) -> str:
         """Give the emulator of an arm's "follower" or "leader" an order; its answer."""
@@ -96,6 +98,15 @@ class ArmSession:
         assert motor.homing_offset is not None
         ticks = motor.homing_offset + motor.direction * radians / RAD_PER_TICK
         self.order("leader", f"hand {motor.id} {ticks}", arm)
+
+    def servo_angle(self, joint: int, arm: Arm | None = None) -> float:
+        """Angle of a follower's servo, rad from its joint's zero, as its emulator has it."""
+        hardware = (arm or self.arm).hardware
+        assert hardware is not None
+        motor = hardware.follower.motors[joint]
+        assert motor.homing_offset is not None
+        ticks = self.servos("follower", arm)[motor.id]["position"]
+        return float(motor.direction * (ticks - motor.homing_offset) * RAD_PER_TICK)
 
     def joints(self, arm: Arm | None = None) -> FloatArray:
         """(D,) newest positions of a follower."""

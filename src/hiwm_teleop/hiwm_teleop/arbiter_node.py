@@ -42,7 +42,8 @@ from hiwm_teleop.joining import ChunkJoiner, SampleJoiner
 
 TICKS_PER_PERIOD = 5
 """Arbiter ticks per control period, at least; while a person drives, also one for each sample of the leader."""
-SOONEST_TICK_NS = 3_000_000
+SOONEST_TICK_NS = 1_000_000
+"""Samples of the leader that come closer together (a backlog) are decided on together."""
 
 
 class ArbiterNode(Node):
@@ -66,7 +67,7 @@ class ArbiterNode(Node):
         self._create_inputs()
         DiagnosticsReporter(self, self._diagnostics, self.rig.topics.diagnostics)
         self._tick_ns = round(self.rig.period_s / TICKS_PER_PERIOD * 1e9)
-        self._last_tick_ns = now_ns(self)
+        self._last_tick_ns = self._last_state_ns = now_ns(self)
         self.create_timer(self._tick_ns / 1e9, self._tick)
         topics = ", ".join(arm.command for arm in self.rig.arms)
         self.get_logger().info(f"rig '{self.rig.name}': {self.core.driver.name} drives {topics}")
@@ -243,8 +244,11 @@ class ArbiterNode(Node):
             self._send(self._command_pubs, decision.command, now)
         if decision.mirror is not None:
             self._send(self._mirror_pubs, decision.mirror, now)
-        self._state_pub.publish(self._state_msg(decision, now))
-        if decision.driver is not before:
+        changed = decision.driver is not before
+        if changed or now - self._last_state_ns >= self._tick_ns // 2:  # not for each of a leader's samples
+            self._last_state_ns = now
+            self._state_pub.publish(self._state_msg(decision, now))
+        if changed:
             self.get_logger().info(f"{before.name} -> {decision.driver.name} ({decision.reason})")
 
     def _send(self, publishers: list[Any], positions: FloatArray, stamp: int) -> None:
