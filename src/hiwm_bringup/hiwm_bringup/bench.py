@@ -156,7 +156,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="length of the endurance run")
     parser.add_argument("--repeats", type=int, default=100, help="repeats of the short measurements")
     parser.add_argument(
-        "--soak", type=float, metavar="MINUTES", help="instead: the physical rig on emulated servos under random faults"
+        "--soak",
+        type=float,
+        metavar="MINUTES",
+        help="instead: the physical rig on emulated servos under random faults; exit code 1 where it found something",
     )
 
 
