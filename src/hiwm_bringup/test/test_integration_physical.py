@@ -63,11 +63,16 @@ def bench(running: Bench) -> Bench:
 
 
 def test_states_come_at_100_hz_or_more_with_increasing_stamps(bench: Bench) -> None:
-    bench.states.clear()
-    bench.until(lambda: len(bench.states) >= 300, "300 states")
-    stamps = np.array([stamp_to_ns(m.header.stamp) for m in bench.states]) / 1e9
-    assert (np.diff(stamps) > 0).all()
-    assert np.diff(stamps).min() <= 0.0101, "the node's own pace; a busy machine may add to it"
+    rates = []
+    for _ in range(5):  # the best of them: a busy machine takes some cycles away
+        bench.states.clear()
+        bench.until(lambda: len(bench.states) >= 150, "150 states")
+        stamps = np.array([stamp_to_ns(m.header.stamp) for m in bench.states]) / 1e9
+        assert (np.diff(stamps) > 0).all()
+        rates.append((len(stamps) - 1) / (stamps[-1] - stamps[0]))
+        if rates[-1] >= 100:
+            break
+    assert max(rates) >= 100, f"Hz: {rates}"
     assert list(bench.states[-1].name) == list(ARM.joint_names)
 
 
