@@ -103,7 +103,7 @@ class Leader:
 
     def attach(self, bus: Bus) -> None:
         """See :class:`~hiwm_rig.dynamixel.servo_loop.Part`."""
-        self._let_go(bus)
+        self.let_go(bus)
         mode = OperatingMode.CURRENT_BASED_POSITION if self._config.actuated else OperatingMode.POSITION
         configure(bus, mode, {table.PROFILE_VELOCITY: [0] * len(bus.ids)})
 
@@ -114,7 +114,7 @@ class Leader:
         wanted = self._wanted(target, now_ns)
         pulled = False
         if wanted is LeaderMode.FREE:
-            self._let_go(bus)
+            self.let_go(bus)
         elif wanted is not self.mode or self._to_switch:
             self._enter(bus, present, wanted)
         elif wanted is LeaderMode.HELPS:
@@ -128,12 +128,14 @@ class Leader:
 
     def hold(self, bus: Bus, present: Present, resume: bool) -> None:
         """See :class:`~hiwm_rig.dynamixel.servo_loop.Part`. A leader lets go: a hand may be holding it."""
-        self._let_go(bus)
+        self.let_go(bus)
         self._report(present, self._clock(), pulled=False)
 
     def let_go(self, bus: Bus) -> None:
-        """See :class:`~hiwm_rig.dynamixel.servo_loop.Part`."""
+        """See :class:`~hiwm_rig.dynamixel.servo_loop.Part`. In every cycle: no servo says whether it has heard."""
         bus.write_all(table.TORQUE_ENABLE, [0] * len(bus.ids))
+        self.mode = LeaderMode.FREE
+        self._to_switch = []
 
     def _mirror_target(self, now_ns: int) -> FloatArray | None:
         if self._target is None or now_ns - self._target[1] > _STALE_NS:
@@ -148,12 +150,6 @@ class Leader:
             return LeaderMode.MIRRORS
         person = driver in (Driver.HUMAN, Driver.ALIGNING)
         return LeaderMode.HELPS if person and self._config.help_current_ma > 0 else LeaderMode.FREE
-
-    def _let_go(self, bus: Bus) -> None:
-        # In every cycle: no servo says whether it has heard.
-        bus.write_all(table.TORQUE_ENABLE, [0] * len(bus.ids))
-        self.mode = LeaderMode.FREE
-        self._to_switch = []
 
     def _enter(self, bus: Bus, present: Present, mode: LeaderMode) -> None:
         """Switch the torque of the next servo on, with this mode's current; in the mode once all have it.

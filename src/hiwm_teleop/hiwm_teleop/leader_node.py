@@ -16,7 +16,7 @@ from hiwm_rig.commands import Reason
 from hiwm_rig.contract import Arm
 from hiwm_rig.dynamixel.bus import Bus, BusError
 from hiwm_rig.dynamixel.ports import resolve_ports
-from hiwm_rig.dynamixel.servo_loop import LoopState, LoopStatus, ServoLoop
+from hiwm_rig.dynamixel.servo_loop import LoopStatus, ServoLoop
 from hiwm_rig.hardware import LeaderBus
 from hiwm_rig.hardware_status import HardwareKind, HardwareLevel, HardwareReporter, HardwareStatus
 from hiwm_rig.rig_node import DiagnosticsReporter, StartupError, declare_rig, now_ns, qos_profile, run_node
@@ -168,9 +168,8 @@ class LeaderNode(Node):
     def _on_restart(self, running: _Running, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Servos with a hardware error are restarted; nothing moves, and the leader is free."""
         name, status = running.arm.leader_name, running.loop.status
-        response.success = status.state is LoopState.HARDWARE_ERROR
+        response.success = running.loop.recover()
         if response.success:
-            running.loop.recover()
             response.message = f"servos of '{name}' with a hardware error are restarted"
         else:
             response.message = f"'{name}': no servo is known to have a hardware error, nothing to restart"
