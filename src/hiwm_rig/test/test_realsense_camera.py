@@ -178,9 +178,7 @@ class Vanishing:
         return Pipeline()
 
 
-@pytest.mark.parametrize(
-    "moment", ["listed", "asked for its name", "gone when its profiles are listed", "described"]
-)
+@pytest.mark.parametrize("moment", ["listed", "asked for its name", "gone when its profiles are listed", "described"])
 def test_a_camera_that_vanishes_while_it_is_opened_is_searched_for_and_its_pipeline_is_closed(run, monkeypatch, moment):
     with SoftwareCamera(WIDTH, HEIGHT, FPS) as device:
         vanishing = Vanishing(device, moment)

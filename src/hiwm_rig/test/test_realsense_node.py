@@ -135,7 +135,10 @@ def node_here(device: SoftwareCamera, domain: int, parameters: dict[str, Any]) -
 
 def test_a_node_outlives_starvation_and_unplugging_and_says_so_each_time(rig_file):
     with ExitStack() as stack:
-        device, domain = stack.enter_context(SoftwareCamera(160, 120, 30, depth=True)), stack.enter_context(unique_domain())
+        device, domain = (
+            stack.enter_context(SoftwareCamera(160, 120, 30, depth=True)),
+            stack.enter_context(unique_domain()),
+        )
         parameters = {"rig_file": str(rig_file), "serial": device.serial, "starvation_s": 0.4}
         raised = stack.enter_context(node_here(device, domain, parameters))
         probe = stack.enter_context(Probe(domain))
@@ -171,7 +174,11 @@ def test_a_node_outlives_starvation_and_unplugging_and_says_so_each_time(rig_fil
 def test_depth_and_its_info_offer_what_the_contract_asks_of_images(rig_file):
     wanted = qos_profile(load_rig(rig_file).qos.images)
     kinds = {"image_raw": "sensor_msgs/msg/Image", "camera_info": "sensor_msgs/msg/CameraInfo"}
-    with unique_domain() as domain, camera_node(domain, f"rig_file:={rig_file}", "stand_in:=true"), Probe(domain) as probe:
+    with (
+        unique_domain() as domain,
+        camera_node(domain, f"rig_file:={rig_file}", "stand_in:=true"),
+        Probe(domain) as probe,
+    ):
         depths = probe.listen(Image, "/camera/front/aligned_depth_to_color/image_raw", wanted)
         probe.spin_until(lambda: len(depths) >= 3, START_S, "depth")
         for stream in ("color", "aligned_depth_to_color"):
