@@ -23,7 +23,7 @@ from hiwm_bringup.testing import Probe, unique_domain
 from hiwm_rig.codecs import stamp_to_ns
 from hiwm_rig.contract import load_rig
 from hiwm_rig.realsense import node as node_module
-from hiwm_rig.realsense.camera import RealsenseCamera
+from hiwm_rig.realsense.camera import CameraState, RealsenseCamera
 from hiwm_rig.realsense.stand_in import SoftwareCamera
 from hiwm_rig.rig_node import qos_profile
 from rclpy.context import Context
@@ -109,7 +109,7 @@ def node_here(device: SoftwareCamera, domain: int, parameters: dict[str, Any]) -
     rclpy.init(context=context, domain_id=domain)
     overrides = [Parameter(name, value=value) for name, value in parameters.items()]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(node_module, "RealsenseCamera", partial(RealsenseCamera, context=device.context, reopen_s=60.0))
+        patch.setattr(node_module, "RealsenseCamera", partial(RealsenseCamera, context=device.context, reopen_s=1.5))
         node = node_module.RealsenseCameraNode(context=context, parameter_overrides=overrides)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
@@ -146,26 +146,28 @@ def test_a_node_outlives_starvation_and_unplugging_and_says_so_each_time(rig_fil
         heard: list[DiagnosticStatus] = []
         probe.node.create_subscription(DiagnosticArray, "/diagnostics", lambda m: heard.append(m.status[0]), 10)
 
-        def until(level: bytes, text: str) -> None:
+        def until(state: CameraState, level: bytes) -> None:
             heard.clear()
             probe.spin_until(
-                lambda: bool(raised) or any(s.level == level and text in s.message for s in heard), START_S, text
+                lambda: bool(raised) or any(s.level == level and state in [v.value for v in s.values] for s in heard),
+                START_S,
+                state,
             )
             assert not raised, raised
 
         def streams() -> None:
-            until(b"\x00", "ok")
+            until(CameraState.STREAMING, b"\x00")
             images.clear()
             probe.spin_until(lambda: len(images) >= 5, START_S, "pictures")
 
         streams()
         for _ in range(2):
             device.pause()
-            until(b"\x02", "is connected but has sent no frame")
+            until(CameraState.STARVED, b"\x02")
             device.pause(False)
             streams()
             device.unplug()
-            until(b"\x02", "unplugged")
+            until(CameraState.SEARCHING, b"\x02")
             device.plug_in()
             streams()
     assert not raised
