@@ -1,7 +1,10 @@
 """The physical rig's arms as people run them: real nodes in real processes, the servos emulated."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +15,11 @@ from hiwm_bringup.testing import Probe, graph, unique_domain
 from hiwm_rig.codecs import stamp_to_ns
 from hiwm_rig.contract import load_rig
 from hiwm_rig.dynamixel.emulator import emulated_port
+from hiwm_rig.rig_node import qos_profile
 from hiwm_rig.types import Driver
-from sensor_msgs.msg import Joy
+from sensor_msgs.msg import Image, Joy
 from std_srvs.srv import SetBool
+from trajectory_msgs.msg import JointTrajectory
 
 from hiwm_msgs.srv import EndEpisode, Reset, StartEpisode
 
@@ -60,6 +65,37 @@ def running(domain: int) -> Iterator[Bench]:
 def bench(running: Bench) -> Bench:
     running.settle()
     return running
+
+
+def test_the_whole_loop_runs_on_emulated_arms_and_a_recorded_camera(tmp_path: Path) -> None:
+    """``hiwm up rig:=physical``: pictures to the policy, its commands through the arbiter to the arm."""
+    with unique_domain() as own:
+        words = ["rig:=physical", "operator:=leader", "--domain", str(own), "--log-dir", str(tmp_path)]
+        log = (tmp_path / "up.log").open("w")
+        command = [sys.executable, "-m", "hiwm_bringup.cli", "up", *words]
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        session = ArmSession(RIG, own)
+        pictures = session.probe.listen(Image, RIG.cameras[0].image_topic, qos_profile(RIG.qos.images))
+        proposals = session.probe.listen(JointTrajectory, ARM.policy_command)
+
+        def loop_runs() -> bool:
+            assert process.poll() is None, (tmp_path / "up.log").read_text()
+            return session.started and bool(pictures) and bool(proposals)
+
+        try:
+            session.until(loop_runs, "states, pictures and the policy's proposals", 2 * START_S)
+            session.ask(Driver.POLICY)
+            first = session.joints()
+            session.until(lambda: float(np.abs(session.joints() - first).max()) > 0.05, "the arm moves", START_S)
+            assert session.control[-1].driver == Driver.POLICY
+            sent = {stamp_to_ns(c.header.stamp) for c in session.arms[ARM.name].commands}
+            assert len(sent) > 10 and session.control[-1].rig_fresh
+        finally:
+            session.close()
+            process.terminate()
+            code = process.wait(60)
+            log.close()
+    assert code == 0, (tmp_path / "up.log").read_text()
 
 
 def test_states_come_at_100_hz_or_more_with_increasing_stamps(bench: Bench) -> None:
