@@ -167,6 +167,24 @@ class ArmSession:
         """Whether a follower's joint is at a position, rad or m."""
         return bool(np.abs(self.joints(arm)[joint] - position) < tolerance)
 
+    def lead_to(self, joint: int, position: float, arm: Arm | None = None, timeout_s: float = 30.0) -> None:
+        """A hand moves a joint of the leader, and the follower goes there.
+
+        Where the machine stalls for so long that the leader counts as stale, the arbiter lets go of it; a person asks
+        for control again then, and so does this.
+
+        Raises:
+            TimeoutError: it does not go there.
+        """
+
+        def there() -> bool:
+            if self.control[-1].driver == Driver.PAUSED:
+                self.ask(Driver.HUMAN, timeout_s)
+            return self.follows(joint, position, arm)
+
+        self.hand(joint, position, arm)
+        self.until(there, f"the follower at the leader's side, joint {joint} at {position}", timeout_s)
+
     def close(self) -> None:
         """Leave the domain."""
         self.probe.close()

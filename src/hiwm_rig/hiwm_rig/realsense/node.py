@@ -132,8 +132,12 @@ class RealsenseCameraNode(Node):
             status = HardwareStatus(self.camera.name, level, problem)
             self._status.report(status, {"state": state, "source": self._source, **self._camera.counters})
         if changed:
-            log = self.get_logger().error if level is HardwareLevel.FAULT else self.get_logger().info
-            log(f"camera '{self.camera.name}' ({self._source}): {problem or state}")
+            # A line for each: rclpy ties a severity to the line that logs, and raises where it changes.
+            text = f"camera '{self.camera.name}' ({self._source}): {problem or state}"
+            if level is HardwareLevel.FAULT:
+                self.get_logger().error(text)
+            else:
+                self.get_logger().info(text)
         self._reported = state
 
     def close(self) -> None:
