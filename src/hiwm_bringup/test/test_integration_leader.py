@@ -67,6 +67,14 @@ def limp(session: ArmSession) -> bool:
     return not any(servo["torque"] for servo in session.servos("leader").values())
 
 
+def helps(session: ArmSession) -> bool:
+    """Whether the leader's servos help a person; who is let go of on a stalled machine asks again."""
+    if session.control[-1].driver == Driver.PAUSED:
+        session.ask(Driver.HUMAN, 60)
+    servos = session.servos("leader").values()
+    return {(s["torque"], s["goal_current"]) for s in servos} == {(1, 60)}
+
+
 def ask_for_control(session: ArmSession) -> RequestControl.Response:
     request = RequestControl.Request(driver=int(Driver.HUMAN), reason="test")
     return session.probe.call(RequestControl, "/hiwm/request_control", request)
@@ -130,22 +138,20 @@ def test_a_clutched_passive_leader_moves_the_follower_from_where_it_is(tmp_path:
         session.probe.spin_for(0.5)
         assert session.follows(0, HOME[0]), "nothing to align"
         session.hand(0, 0.9)
-        session.until(lambda: session.follows(0, HOME[0] + 0.3), "the leader's motion, from there")
+        session.until(lambda: session.follows(0, HOME[0] + 0.3), "the leader's motion, from there", 60)
         assert limp(session)
 
 
 def test_a_leader_unplugged_while_it_helps_comes_back_and_helps_again(helping: ArmSession) -> None:
-    helping.ask(Driver.HUMAN)
-    helping.hand(0, 0.3)
-    helping.until(lambda: helping.follows(0, 0.3) and not limp(helping), "a person with help")
+    helping.lead_to(0, 0.3)
+    helping.until(lambda: helps(helping), "a person with help", 60)
     helping.order("leader", "unplug 1.0")
     helping.drives(Driver.PAUSED)
     helping.hand(0, -0.3)
-    helping.healthy()
+    helping.healthy(60)
     assert helping.follows(0, 0.3, tolerance=0.05), "the person has to ask again"
-    helping.ask(Driver.HUMAN)
-    helping.until(lambda: helping.follows(0, -0.3), "the follower again")
-    helping.until(lambda: {s["goal_current"] for s in helping.servos("leader").values()} == {60}, "help")
+    helping.lead_to(0, -0.3)
+    helping.until(lambda: helps(helping), "help again", 60)
     helping.order("leader", "release")
 
 
