@@ -125,6 +125,13 @@ COMMANDS: tuple[Command, ...] = (
         "hiwm record /tmp/bag --split episode\n  hiwm record --repair /tmp/bag",
     ),
     Command(
+        ("episode",),
+        "hiwm_bringup.episode",
+        "",
+        "begin or end an episode of a running graph",
+        "hiwm episode start --task push_t\n  hiwm episode success",
+    ),
+    Command(
         ("replay",),
         "hiwm_data.bag_commands",
         "replay",
