@@ -40,7 +40,7 @@ class Segment:
             left; the two differ where one snapshot is branched from again and again.)
         snapshot_id: snapshot it started from, -1 where the rig has none.
         jump_ns: stamp of the jump that started it; commands before that are forgotten. 0 for a root.
-        end_ns: stamp of the event that ended it, None where the recording or a gap did; commands after that are not its.
+        end_ns: stamp of the event that ended it (None: the recording or a gap did); commands after that are not its.
         outcome: how the branch ended.
         part: number of the piece, where frames are missing in between.
         frames: in order.

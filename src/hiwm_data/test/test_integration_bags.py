@@ -22,7 +22,6 @@ from hiwm_rig.contract import load_rig
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
 
-from hiwm_bringup import cli
 from hiwm_bringup.graph import NodeSpec, build_graph, parse_assignments
 from hiwm_bringup.paths import project_root
 from hiwm_bringup.testing import Probe, graph, unique_domain
@@ -32,6 +31,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, JointState
 from trajectory_msgs.msg import JointTrajectory
 
+from hiwm_bringup import cli
 from hiwm_msgs.srv import Pause, Seek, StartEpisode
 
 RIG = load_rig("push_t")
