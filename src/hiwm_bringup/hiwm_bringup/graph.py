@@ -49,7 +49,6 @@ class NodeSpec:
 
 OPTIONS: tuple[Option, ...] = (
     Option("rig", "world", "what stands behind the topics of the rig", ("sim", "world", "physical", "replay")),
-    Option("bag", "", "bag to play as a rig (rig:=replay); what is commanded changes nothing then"),
     Option("operator", "none", "who may take over", ("scripted", "leader", "playback", "none")),
     Option("task", "", "task to run; empty: the rig file's default"),
     Option("rig_file", "push_t", "name of a shipped rig file, or path of a .yaml file"),
@@ -62,6 +61,7 @@ OPTIONS: tuple[Option, ...] = (
         "wall: real time; lockstep: the world rig publishes /clock and advances on request",
         ("wall", "lockstep"),
     ),
+    Option("bag", "", "bag to play as a rig (rig:=replay); what is commanded changes nothing then"),
     Option("record", "", "directory to record a bag into (must not exist); empty: no recording"),
     Option("record_split", "session", "one bag for all, or a bag per episode", ("session", "episode")),
     Option("record_images", "raw", "how images are stored in the bag", ("raw", "jpeg", "png")),

@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hiwm_rig.types import Outcome
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
@@ -156,7 +156,7 @@ class EpisodeBags:
 
     def _mark(self, data: bytes) -> _Mark | None:
         """None for an event of a kind that this version does not know: it is recorded and cuts nothing."""
-        event = self._store.deserialize_cdr(data, EPISODE_EVENT)
+        event: Any = self._store.deserialize_cdr(data, EPISODE_EVENT)
         if event.type not in set(EventType) or event.outcome not in set(Outcome):
             return None
         return _Mark(EventType(event.type), str(event.episode_id), str(event.task), Outcome(event.outcome))
