@@ -101,7 +101,7 @@ def custom_data(folder: Path) -> dict[str, str]:
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
-class _PlainDumper(_Dumper):  # type: ignore[misc]
+class _PlainDumper(_Dumper):
     """YAML without anchors: not every reader of ``metadata.yaml`` knows them."""
 
     def ignore_aliases(self, data: Any) -> bool:
