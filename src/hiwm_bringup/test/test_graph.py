@@ -39,6 +39,16 @@ def test_policy_and_arbiter_start_with_the_same_parameters_on_every_rig(root):
     assert specs["sim"] == specs["world"]
 
 
+def test_arms_without_ports_are_emulated_and_arms_with_ports_are_not(root):
+    emulated = names(root, "rig:=physical", "operator:=leader")
+    assert {"emulated_follower", "follower_arm", "emulated_leader", "leader_arm"} <= set(emulated)
+    words = ["rig:=physical", "operator:=leader", "follower_ports:=/dev/a", "leader_ports:=file"]
+    specs = {spec.name: spec for spec in build_graph(parse_assignments(words), root)}
+    assert not [name for name in specs if name.startswith("emulated")]
+    assert specs["follower_arm"].parameters["ports"] == "/dev/a"
+    assert specs["leader_arm"].parameters["ports"] == ""
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -49,8 +59,8 @@ def test_policy_and_arbiter_start_with_the_same_parameters_on_every_rig(root):
         (["rig:=replay", "bag:=/nowhere"], "needs bag:=DIR .a recording., got '/nowhere'"),
         (["seed:=x"], "seed:=x: expected a whole number"),
         (["rig_file:=nope"], "rig_file:=nope"),
-        (["rig:=physical"], "drivers of the physical rig"),
-        (["operator:=leader"], "leader arm"),
+        (["rig:=physical", "rig_file:=droid", "policy:=none"], r"no section hardware.follower for the arms"),
+        (["operator:=leader", "rig_file:=droid", "policy:=none", "rig:=sim"], r"no section hardware.leader"),
         (["operator:=playback"], "needs playback:="),
         (["world:=/nowhere"], r"world:=/nowhere: no model there"),
         (["policy:=/nowhere"], r"policy:=/nowhere: no model there"),
@@ -79,6 +89,7 @@ def test_the_executables_of_the_graph_are_those_of_the_packages(root, tmp_path):
     for words in (
         ["operator:=scripted", "record:=x"],
         ["rig:=sim", "operator:=playback", f"playback:={tmp_path}/leader.json"],
+        ["rig:=physical", "operator:=leader"],
     ):
         for spec in build_graph(parse_assignments(words), root):
             assert f'"{spec.executable} = {spec.package}.' in (src / spec.package / "setup.py").read_text()
