@@ -43,11 +43,12 @@ class BranchNode:
 
 @dataclass
 class EpisodeTree:
-    """One episode with its branches; ``seconds`` from its first to its last frame."""
+    """One episode with its branches; ``seconds`` from its first to its last frame, ``outcome`` of its last branch."""
 
     episode_id: str
     task: str
-    seconds: float
+    seconds: float = 0.0
+    outcome: str = ""
     roots: list[BranchNode] = field(default_factory=list)
 
     def branches(self) -> Iterator[BranchNode]:
@@ -77,9 +78,10 @@ def bag_trees(bag: Bag, rig: Rig | None = None) -> tuple[list[EpisodeTree], Coun
     segments = recorded_segments(str(bag.path), streams, max_dropped=float("inf"), counters=counters, discarded=True)
     trees: dict[str, EpisodeTree] = {}
     for segment in segments:
-        tree = trees.setdefault(segment.episode_id, EpisodeTree(segment.episode_id, segment.task, 0.0))
+        tree = trees.setdefault(segment.episode_id, EpisodeTree(segment.episode_id, segment.task))
         _add(tree, segment, streams)
         first = next(s for s in segments if s.episode_id == segment.episode_id)
+        tree.outcome = segment.outcome.name.lower()
         tree.seconds = (segment.frames[-1].stamp_ns - first.frames[0].stamp_ns) / NS_PER_S
     return list(trees.values()), +counters
 
@@ -87,7 +89,7 @@ def bag_trees(bag: Bag, rig: Rig | None = None) -> tuple[list[EpisodeTree], Coun
 def tree_text(tree: EpisodeTree) -> str:
     """The tree as lines of text, one branch a line."""
     name = f"episode {tree.episode_id}" if tree.episode_id else "one episode (none is announced)"
-    lines = [f"{name}  task {tree.task or '(none)'}  {tree.seconds:.1f} s"]
+    lines = [f"{name}: task {tree.task or '(none)'}, {tree.seconds:.1f} s, {tree.outcome}"]
     for i, root in enumerate(tree.roots):
         lines += _lines(root, "", last=i == len(tree.roots) - 1)
     return "\n".join(lines)

@@ -24,6 +24,12 @@ class _Sink:
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         self._position = 0
+        # The name, too, has to survive a power cut.
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def write(self, data: bytes) -> int:
         view = memoryview(data)

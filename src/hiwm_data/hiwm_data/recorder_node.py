@@ -74,6 +74,8 @@ class RecorderNode(Node):
         if recorder.error is not None:
             print(f"error: {recorder.error}", file=sys.stderr, flush=True)
         print(f"recorded {recorder.message_count} messages into {recorder.path}", flush=True)
+        if recorder.options.per_episode and not recorder.message_count:
+            print("no episode began: 'hiwm episode start' begins one", flush=True)
 
     def _options(self) -> RecorderOptions:
         defaults, form = RecorderOptions(), BagFormat()
