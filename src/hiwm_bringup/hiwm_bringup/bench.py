@@ -101,6 +101,13 @@ def graph_endurance(options: BenchOptions) -> Figures:
     return measure_endurance(options)
 
 
+def recorder_effect(options: BenchOptions) -> Figures:
+    """Ticks of the running graph without and with the recorder."""
+    from hiwm_bringup.bench_recorder import measure_recorder
+
+    return measure_recorder(options)
+
+
 MEASUREMENTS: Mapping[str, Measurement] = {
     "matmul_gflops": matmul,
     "world_step_ms": world_core,
@@ -111,6 +118,7 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "leader_to_frame_periods": graph_latency,
     "ticks_on_time": graph_endurance,
     "rss_growth_mib": graph_endurance,
+    "recorder_effect": recorder_effect,
 }
 
 

@@ -58,7 +58,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         ("data", "convert"),
-        "hiwm_data.commands",
+        "hiwm_data.bag_commands",
         "convert",
         "convert bags to a training dataset",
         "hiwm data convert BAG... --out data/corrections",
@@ -76,13 +76,6 @@ COMMANDS: tuple[Command, ...] = (
         "merge",
         "several datasets as one",
         "hiwm data merge a b --out c",
-    ),
-    Command(
-        ("data", "recover"),
-        "hiwm_data.commands",
-        "recover",
-        "a complete bag from one whose recorder was killed",
-        "hiwm data recover BAG --out BAG2",
     ),
     Command(
         ("data", "import-droid"),
@@ -108,6 +101,13 @@ COMMANDS: tuple[Command, ...] = (
         "hiwm evaluate policy --policy models/push_t_hiwm --rig sim --episodes 100 --seed 0 --out result.json",
     ),
     Command(
+        ("evaluate", "open-loop"),
+        "hiwm_policy.open_loop_command",
+        "",
+        "what a policy proposes on a recording, beside what was done",
+        "hiwm evaluate open-loop --policy models/push_t_base --bag /tmp/bag --out result.json",
+    ),
+    Command(
         ("evaluate", "world"),
         "hiwm_world_model.commands",
         "evaluate",
@@ -118,9 +118,19 @@ COMMANDS: tuple[Command, ...] = (
         ("collect",), "hiwm_teleop.commands", "collect", "collect corrections in a world model", "hiwm collect --help"
     ),
     Command(
-        ("record",), "hiwm_data.commands", "record", "record the topics of a running graph", "hiwm record /tmp/bag"
+        ("record",),
+        "hiwm_data.bag_commands",
+        "record",
+        "record the topics of a running graph, or repair a bag",
+        "hiwm record /tmp/bag --split episode\n  hiwm record --repair /tmp/bag",
     ),
-    Command(("replay",), "hiwm_data.commands", "replay", "replay a bag onto the topics", "hiwm replay /tmp/bag"),
+    Command(
+        ("replay",),
+        "hiwm_data.bag_commands",
+        "replay",
+        "replay a bag onto the topics, or as a rig",
+        "hiwm replay /tmp/bag --rate 2 --start 30\n  hiwm replay /tmp/bag --as-rig --time now --loop",
+    ),
     Command(
         ("bench",),
         "hiwm_bringup.bench",

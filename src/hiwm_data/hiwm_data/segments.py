@@ -76,6 +76,7 @@ class Segmenter:
 
     def __init__(self, events: Sequence[Event], period_ns: int, task: str) -> None:
         self._events = list(events)
+        self._period_ns = period_ns
         self._gap_ns = round(_GAP_PERIODS * period_ns)
         self._task = task
         self.counters: Counter[str] = Counter()
@@ -135,6 +136,7 @@ class Segmenter:
             return
         elif self._gap(last.frames[-1], frame):
             self.counters["gaps"] += 1
+            self.counters["lost_frames"] += self._lost(last.frames[-1], frame)
             self._open(running, branch, frame, part=last.part + 1)
         running.opened[-1].frames.append(frame)
 
@@ -172,3 +174,8 @@ class Segmenter:
         if before.world is not None and frame.world is not None:
             return frame.world.step != before.world.step + 1
         return frame.stamp_ns - before.stamp_ns > self._gap_ns
+
+    def _lost(self, before: AlignedFrame, frame: AlignedFrame) -> int:
+        if before.world is not None and frame.world is not None:
+            return max(0, frame.world.step - before.world.step - 1)
+        return max(0, round((frame.stamp_ns - before.stamp_ns) / self._period_ns) - 1)

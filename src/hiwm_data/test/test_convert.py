@@ -9,13 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hiwm_data.align import Event, RigStreams
+from hiwm_data.bag_info import describe_bag
 from hiwm_data.bag_reader import Bag, BagError, BagMessage
+from hiwm_data.bag_tree import bag_trees
 from hiwm_data.convert import ConvertOptions, aligned_frames, convert_bags
 from hiwm_data.dataset import Dataset
 from hiwm_data.segments import EventType
 from hiwm_data.testing import NS, Messages, write_bag
 from hiwm_rig.contract import load_rig
 from hiwm_rig.types import Driver, Outcome
+
+from hiwm_bringup import cli
 
 RIG = load_rig("push_t")
 MESSAGES = Messages(RIG)
@@ -193,6 +197,42 @@ def test_malformed_messages_are_counted_and_left_out(tmp_path):
     dataset, report = convert(tmp_path, [*messages, bad])
     assert report.counters[f"rejected {RIG.arms[0].command}"] == 1
     np.testing.assert_allclose(dataset.column("action")[3, 0], 3.9, rtol=1e-6)
+
+
+def test_the_tree_of_a_bag_says_who_drove_where_and_how_it_ended(tmp_path, capsys):
+    bag = write_bag(tmp_path / "bag", RIG, branching_recording())
+    trees, _ = bag_trees(Bag(bag))
+    assert [(t.episode_id, t.task, len(t.roots)) for t in trees] == [("episode", "push", 1)]
+    root = trees[0].roots[0]
+    found = {
+        b.branch_id: (b.parent_id, b.start_step, b.frames, dict(b.drivers), b.outcome) for b in trees[0].branches()
+    }
+    assert found == {
+        4: (-1, 0, 4, {"policy": 4}, "failure"),
+        5: (4, 1, 4, {"human": 4}, "success"),
+        6: (5, 1, 3, {"policy": 3}, "failure"),
+    }
+    assert root.children[0].trust_min == 0.5 and root.children[0].children[0].branch_id == 6
+    assert cli.main(["data", "inspect", str(bag)]) == 0
+    text = capsys.readouterr().out
+    assert "└─ branch 4: 4 frames (policy 4), failure" in text
+    assert "   └─ branch 5 from step 1: 4 frames (human 4), success, trust at least 0.50" in text
+    assert RIG.topics.control_state in text and "git_revision" in text
+
+
+def test_a_discarded_branch_is_in_the_tree_of_its_bag(tmp_path):
+    messages = [event(EventType.BEGIN, -0.5)]
+    for tick in range(4):
+        messages += shown(tick, tick) + driven(tick)
+    bag = write_bag(tmp_path / "bag", RIG, [*messages, event(EventType.END, 3.95, outcome=Outcome.DISCARD)])
+    (tree,), _ = bag_trees(Bag(bag))
+    assert [b.outcome for b in tree.branches()] == ["discard"]
+
+
+def test_a_bag_without_a_rig_is_described_all_the_same(tmp_path):
+    messages = [m for m in plain_recording() if m.topic != RIG.arms[0].command]
+    text = describe_bag(write_bag(tmp_path / "bag", RIG, messages))
+    assert RIG.cameras[0].image_topic in text and "no branches can be told: " in text
 
 
 def test_a_bag_that_is_cut_off_is_converted_as_far_as_it_goes(tmp_path):
