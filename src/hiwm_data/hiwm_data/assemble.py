@@ -154,7 +154,9 @@ class _Assembly:
             chunk, file = layout.chunk_and_file(number)
             target = self._root / layout.DATA_PATH.format(chunk_index=chunk, file_index=file)
             if path.relative_to(part.dataset.root) != target.relative_to(self._root):
-                raise DatasetError(f"{path}: expected {target.relative_to(self._root)}; merge into a new dataset instead")
+                raise DatasetError(
+                    f"{path}: expected {target.relative_to(self._root)}; merge into a new dataset instead"
+                )
             _take(path, target, link=True)
             self._sink.skip()
         self._tasks.update({text: i for i, text in sorted(part.dataset.tasks.items())})
@@ -173,9 +175,7 @@ class _Assembly:
             taken = [i for i in inside if i in wanted]
             if not taken:
                 continue
-            source = dataset.root / dataset.info["video_path"].format(
-                video_key=key, chunk_index=chunk, file_index=file
-            )
+            source = dataset.root / dataset.info["video_path"].format(video_key=key, chunk_index=chunk, file_index=file)
             if not source.is_file():
                 raise DatasetError(f"{source}: no such video file")
             place = layout.chunk_and_file(self._files[key])

@@ -41,7 +41,7 @@ class VideoPlaces:
 
 
 class CameraFrames:
-    """uint8 [N, H, W, 3] RGB, read-only. Indices work as in NumPy on the first axis (number, slice, array of any shape).
+    """uint8 [N, H, W, 3] RGB, read-only. Indices of the first axis work as in NumPy: number, slice, array of any shape.
 
     Blocks of ten frames of an episode are decoded at once, from the key frame before them. Safe to use from several
     threads, and from worker processes after a fork.
@@ -81,8 +81,8 @@ class CameraFrames:
         """
         if isinstance(rows, tuple):
             head, *rest = rows
-            frames = self[head]
-            return frames[tuple(rest)] if np.ndim(head) == 0 and not isinstance(head, slice) else frames[(..., *rest)]
+            across = 1 if isinstance(head, slice) else np.ndim(head)
+            return self[head][(*(slice(None),) * across, *rest)]
         if isinstance(rows, slice):
             rows = np.arange(*rows.indices(len(self)))
         index = np.asarray(rows)

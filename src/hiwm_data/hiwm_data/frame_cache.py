@@ -64,7 +64,7 @@ class FrameCache:
         self._tags = np.frombuffer(self._map, dtype=np.int64)
 
     def read(self, block: int, frame: int, out: np.ndarray) -> bool:
-        """Copy consecutive frames of a block, from number ``frame`` on, into ``out`` (contiguous); False if not kept."""
+        """Copy consecutive frames of a block, from number ``frame`` on, into ``out``; False if the block is not kept."""
         if not self.slots:
             return False
         slot = block % self.slots
@@ -76,7 +76,7 @@ class FrameCache:
         return got == out.nbytes and int(self._tags[slot]) == tag
 
     def write(self, block: int, frames: np.ndarray) -> None:
-        """Keep a block (contiguous; the last of an episode may be shorter). A full disk ends the keeping, not the reading.
+        """Keep a block; the last of an episode may be shorter. A full disk ends the keeping, not the reading.
 
         Raises:
             OSError: if the file cannot be written for another reason.

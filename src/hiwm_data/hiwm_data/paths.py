@@ -7,6 +7,7 @@ that state in the branch it left, and before that in the branch that one left, a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,8 +68,8 @@ class BranchPath:
 def branch_paths(dataset: Dataset) -> list[BranchPath]:
     """One path per branch, in the order of the branches; episodes without branches are their own path.
 
-    Every branch is a leaf: it was left where an operator jumped back, which ends a course of events. Only a piece before
-    a gap, which another piece of the same branch continues, is no end.
+    Every branch is a leaf: it was left where an operator jumped back, which ends a course of events. Only a piece
+    before a gap, which another piece of the same branch continues, is no end.
     """
     tree = _Tree(dataset)
     return [tree.path(e) for e in dataset.episodes if not tree.continues(e)]
@@ -103,7 +104,7 @@ class _Tree:
                 break
             episode = self._parent(episode, limit)
             complete = complete and episode is not None
-        unbroken = all(a.end_step == b.step for a, b in zip(pieces, pieces[1:], strict=False))
+        unbroken = all(a.end_step == b.step for a, b in itertools.pairwise(pieces))
         return BranchPath(leaf.index, tuple(pieces), complete and unbroken and pieces[0].start == 0)
 
     def _same_start(self, episode: Episode) -> list[Episode]:

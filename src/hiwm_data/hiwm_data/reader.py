@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from hiwm_data import layout
 from hiwm_data.camera_frames import CameraFrames, VideoPlaces, camera_frames
@@ -21,6 +20,7 @@ from hiwm_data.stats import Moments
 
 DEFAULT_CACHE_GB = 32.0
 
+_INFO_KEYS = ("codebase_version", "fps", "features", "data_path", "video_path")
 _STRUCTURE_PREFIXES = ("videos/", "data/", "stats/", "meta/", "dataset_")
 _STRUCTURE = {"episode_index", "tasks", "length"}
 
@@ -53,9 +53,7 @@ class Dataset:
         DatasetError: naming the file, if it is not a readable v3 dataset.
     """
 
-    def __init__(
-        self, root: str | Path, cache_dir: str | Path | None = None, cache_gb: float | None = None
-    ) -> None:
+    def __init__(self, root: str | Path, cache_dir: str | Path | None = None, cache_gb: float | None = None) -> None:
         self.root = Path(root)
         default = os.environ.get("HIWM_CACHE") or self.root.resolve().parent / ".cache"
         self.cache_dir = Path(cache_dir or default)
@@ -129,7 +127,9 @@ class Dataset:
         if key not in self._cameras:
             height, width, channels = self.features[key].shape
             places = self._video_places(key)
-            prefix = f"{self.root.resolve().name}-{_digest(str(self.root.resolve()), 6)}-{key.removeprefix(IMAGE_PREFIX)}-"
+            prefix = (
+                f"{self.root.resolve().name}-{_digest(str(self.root.resolve()), 6)}-{key.removeprefix(IMAGE_PREFIX)}-"
+            )
             limit = int(self.cache_gb * 1e9 / len(self.cameras))
             path = self.cache_dir / f"{prefix}{self._fingerprint(key, places)}-{limit}.frames"
             shape = (self.num_frames, height, width, channels)
@@ -144,15 +144,18 @@ class Dataset:
         return [_statistics(row) for row in rows]
 
     def _check_version(self) -> None:
-        version = str(self.info.get("codebase_version"))
-        if version.startswith("v3"):
-            return
         path = self.root / layout.INFO
+        missing = [k for k in _INFO_KEYS if not isinstance(self.info, dict) or k not in self.info]
+        version = "none" if "codebase_version" in missing else str(self.info["codebase_version"])
+        if version.startswith("v3"):
+            if missing:
+                raise DatasetError(f"{path}: keys {missing} are missing")
+            return
         advice = ""
         if version.startswith("v2"):
             advice = (
                 ". Convert it with lerobot (0.4 or newer): python -m lerobot.datasets.v30.convert_dataset_v21_to_v30 "
-                "--repo-id=USER/NAME --root=DIR"
+                f"--repo-id=local/{self.root.resolve().name} --root={self.root} --push-to-hub=false"
             )
             if version != "v2.1":
                 advice += " (v2.0: to v2.1 first)"
@@ -177,7 +180,7 @@ class Dataset:
 
     def _read_file(self, path: Path, names: list[str], length: int) -> pa.Table:
         """Columns of a data file in the order of ``index``."""
-        table = _read_parquet(path, list(dict.fromkeys([*names, "index"])))
+        table = layout.read_parquet(path, list(dict.fromkeys([*names, "index"])))
         if len(table) != length:
             raise DatasetError(f"{path}: it holds {len(table)} frames, the episodes table says {length}")
         order = table.column("index").to_numpy()
@@ -225,25 +228,11 @@ def _cache_gb() -> float:
     return value
 
 
-def _read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
-    try:
-        return pq.read_table(path, columns=columns, partitioning=None)
-    except (OSError, pa.ArrowException) as error:
-        raise DatasetError(f"{path}: cannot read: {error}") from error
-
-
-def _parquet_schema(path: Path) -> pa.Schema:
-    try:
-        return pq.read_schema(path)
-    except (OSError, pa.ArrowException) as error:
-        raise DatasetError(f"{path}: cannot read: {error}") from error
-
-
 def _episode_tables(root: Path, wanted: Callable[[str], bool]) -> list[pa.Table]:
     paths = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
     if not paths:
         raise DatasetError(f"{root / 'meta' / 'episodes'}: no episodes table")
-    return [_read_parquet(path, [n for n in _parquet_schema(path).names if wanted(n)]) for path in paths]
+    return [layout.read_parquet(path, [n for n in layout.parquet_columns(path) if wanted(n)]) for path in paths]
 
 
 def _read_episodes(root: Path) -> list[dict[str, Any]]:
@@ -252,7 +241,9 @@ def _read_episodes(root: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [row for table in tables for row in table.to_pylist()]
     missing = [k for k in (*_STRUCTURE, "dataset_from_index", "dataset_to_index") if rows and k not in rows[0]]
     if missing or not rows:
-        raise DatasetError(f"{root / 'meta' / 'episodes'}: columns {missing} are missing" if rows else f"{root}: no episode")
+        raise DatasetError(
+            f"{root / 'meta' / 'episodes'}: columns {missing} are missing" if rows else f"{root}: no episode"
+        )
     return sorted(rows, key=lambda row: int(row["episode_index"]))
 
 

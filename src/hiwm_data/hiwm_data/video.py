@@ -230,6 +230,7 @@ class _OpenVideo:
         """Numbered frames, from the key frame before number ``first`` on, or from where the last call stopped."""
         if first != self._next:
             seconds = (first + 0.5) / self._fps
+            assert self._stream.time_base is not None
             start = self._stream.start_time or 0
             self._container.seek(start + int(seconds / self._stream.time_base), stream=self._stream, backward=True)
             self._frames = self._decode()

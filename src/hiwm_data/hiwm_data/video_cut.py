@@ -52,9 +52,7 @@ def _clip(
 ) -> Iterator[av.Packet]:
     """Packets of frames ``first`` to ``first + count``; none where coding order is not showing order."""
     assert stream.time_base is not None
-    container.seek(
-        (stream.start_time or 0) + int((first + 0.5) / fps / stream.time_base), stream=stream, backward=True
-    )
+    container.seek((stream.start_time or 0) + int((first + 0.5) / fps / stream.time_base), stream=stream, backward=True)
     for packet in container.demux(stream):
         if packet.pts is None:
             return

@@ -213,7 +213,7 @@ def test_the_tree_of_a_bag_says_who_drove_where_and_how_it_ended(tmp_path, capsy
         6: (5, 1, 3, {"policy": 3}, "failure"),
     }
     assert root.children[0].trust_min == 0.5 and root.children[0].children[0].branch_id == 6
-    assert cli.main(["data", "inspect", str(bag)]) == 0
+    assert cli.main(["data", "info", str(bag)]) == 0
     text = capsys.readouterr().out
     assert "└─ branch 4: 4 frames (policy 4), failure" in text
     assert "   └─ branch 5 from step 1: 4 frames (human 4), success, trust at least 0.50" in text
