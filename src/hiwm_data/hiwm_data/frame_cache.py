@@ -64,7 +64,7 @@ class FrameCache:
         self._tags = np.frombuffer(self._map, dtype=np.int64)
 
     def read(self, block: int, frame: int, out: np.ndarray) -> bool:
-        """Copy consecutive frames of a block, from number ``frame`` on, into ``out``; False if the block is not kept."""
+        """Copy consecutive frames of a block, from number ``frame`` on, into ``out``; False if it is not kept."""
         if not self.slots:
             return False
         slot = block % self.slots
