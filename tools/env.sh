@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by ./hiwm: activates the virtual environment and the workspace overlay.
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 venv="${HIWM_VENV:-$root/.venv}"

@@ -12,7 +12,14 @@ setup(
         ("share/hiwm_rig", ["package.xml"]),
     ],
     zip_safe=False,
-    description="The rig contract: rig file, message codecs, time alignment.",
+    description="The rig contract, its conformance suite, and the drivers of the physical rig.",
     license="Apache-2.0",
-    entry_points={"console_scripts": []},
+    entry_points={
+        "console_scripts": [
+            "emulated_arm = hiwm_rig.dynamixel.emulated_arm_node:main",
+            "follower_arm = hiwm_rig.dynamixel.follower_node:main",
+            "rig_check = hiwm_rig.conformance.main:main",
+            "realsense_camera = hiwm_rig.realsense.node:main",
+        ]
+    },
 )

@@ -12,11 +12,12 @@ setup(
         ("share/hiwm_teleop", ["package.xml"]),
     ],
     zip_safe=False,
-    description="The arbiter (takeover) and the scripted operator, a stand-in for a person.",
+    description="The arbiter (takeover), the leader arm, and the scripted operator, a stand-in for a person.",
     license="Apache-2.0",
     entry_points={
         "console_scripts": [
             "arbiter = hiwm_teleop.arbiter_node:main",
+            "leader_arm = hiwm_teleop.leader_node:main",
             "leader_playback = hiwm_teleop.playback_node:main",
             "scripted_operator = hiwm_teleop.operator_node:main",
         ]

@@ -115,6 +115,27 @@ def dataset_reading(options: BenchOptions) -> Figures:
     return measure_reading(options)
 
 
+def servo_cycle(options: BenchOptions) -> Figures:
+    """Read and write cycle of the emulated follower's servos, without ROS."""
+    from hiwm_bringup.bench_arms import measure_cycle
+
+    return measure_cycle(options)
+
+
+def leader_delay(options: BenchOptions) -> Figures:
+    """Delay from the emulated leader to the emulated follower, through the running graph."""
+    from hiwm_bringup.bench_arms import measure_leader
+
+    return measure_leader(options)
+
+
+def fault_report(options: BenchOptions) -> Figures:
+    """Delay from a bus fault to diagnostics and to the operator."""
+    from hiwm_bringup.bench_arms import measure_faults
+
+    return measure_faults(options)
+
+
 MEASUREMENTS: Mapping[str, Measurement] = {
     "matmul_gflops": matmul,
     "world_step_ms": world_core,
@@ -128,6 +149,10 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "recorder_effect": recorder_effect,
     "dataset_frames_per_s": dataset_reading,
     "dataset_rss_mib": dataset_reading,
+    "dxl_cycle_hz": servo_cycle,
+    "dxl_cycle_ms": servo_cycle,
+    "leader_to_follower_ms": leader_delay,
+    "fault_report_ms": fault_report,
 }
 
 
@@ -147,6 +172,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rig-file", default="push_t", help="shipped rig file or path of one")
     parser.add_argument("--minutes", type=float, default=10.0, help="length of the endurance run")
     parser.add_argument("--repeats", type=int, default=100, help="repeats of the short measurements")
+    parser.add_argument(
+        "--soak", type=float, metavar="MINUTES", help="instead: the physical rig on emulated servos under random faults"
+    )
 
 
 def measure(names: list[str], options: BenchOptions) -> Figures:
@@ -161,6 +189,13 @@ def measure(names: list[str], options: BenchOptions) -> Figures:
             done.add(function)
             figures.update(function(options))
     return {name: figures[name] for name in wanted}
+
+
+def soak(options: BenchOptions, minutes: float) -> Figures:
+    """What a soak of so many minutes counts."""
+    from hiwm_bringup.soak import run_soak
+
+    return run_soak(options, minutes)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -178,7 +213,7 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_USAGE
     options = BenchOptions(args.world, args.policy, args.rig_file, args.minutes, args.repeats)
     try:
-        figures = measure(args.names, options)
+        figures = measure(args.names, options) if args.soak is None else soak(options, args.soak)
     except (NodeDiedError, TimeoutError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED

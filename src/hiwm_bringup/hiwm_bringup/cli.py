@@ -50,6 +50,13 @@ COMMANDS: tuple[Command, ...] = (
         "hiwm up rig:=world operator:=scripted record:=/tmp/bag",
     ),
     Command(
+        ("check",),
+        "hiwm_bringup.check",
+        "",
+        "prove that a rig is a drop-in: the conformance suite",
+        "hiwm check\n  hiwm check --rig sim --json sim.json",
+    ),
+    Command(
         ("data", "generate"),
         "hiwm_sim.commands",
         "generate",
@@ -154,11 +161,39 @@ COMMANDS: tuple[Command, ...] = (
         "hiwm record /tmp/bag --split episode\n  hiwm record --repair /tmp/bag",
     ),
     Command(
+        ("episode",),
+        "hiwm_bringup.episode",
+        "",
+        "begin or end an episode of a running graph",
+        "hiwm episode start --task push_t\n  hiwm episode success",
+    ),
+    Command(
         ("replay",),
         "hiwm_data.bag_commands",
         "replay",
         "replay a bag onto the topics, or as a rig",
         "hiwm replay /tmp/bag --rate 2 --start 30\n  hiwm replay /tmp/bag --as-rig --time now --loop",
+    ),
+    Command(
+        ("emulate", "arm"),
+        "hiwm_rig.dynamixel.commands",
+        "emulate",
+        "an emulated Dynamixel arm on a pseudo-terminal, for people without one",
+        "hiwm emulate arm --part leader",
+    ),
+    Command(
+        ("emulate", "order"),
+        "hiwm_rig.dynamixel.commands",
+        "order",
+        "order a running emulated arm a fault, or a hand that moves it",
+        "hiwm emulate order --link /tmp/arm missing 3",
+    ),
+    Command(
+        ("calibrate",),
+        "hiwm_rig.dynamixel.commands",
+        "calibrate",
+        "measure zeros and ends of an arm's joints, and write them into a rig file",
+        "hiwm calibrate --rig-file my_rig.yaml --part leader --out my_calibrated_rig.yaml",
     ),
     Command(
         ("bench",),
@@ -174,7 +209,7 @@ _EPILOG = """examples:
   hiwm test                    all tests
   hiwm up operator:=scripted   the running system, until Ctrl-C
 """
-_GROUPS = {"data": "datasets", "train": "training", "evaluate": "evaluation"}
+_GROUPS = {"emulate": "emulators", "data": "datasets", "train": "training", "evaluate": "evaluation"}
 
 
 def _overview() -> str:

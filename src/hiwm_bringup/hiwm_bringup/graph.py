@@ -10,6 +10,8 @@ from typing import Literal
 from hiwm_rig.contract import RigFileError, load_rig
 
 Value = str | int | float | bool
+_EMULATOR_STARTS_S = 60.0
+"""How long a driver waits for its emulated arm, which starts at the same time."""
 
 
 class GraphError(ValueError):
@@ -49,7 +51,6 @@ class NodeSpec:
 
 OPTIONS: tuple[Option, ...] = (
     Option("rig", "world", "what stands behind the topics of the rig", ("sim", "world", "physical", "replay")),
-    Option("bag", "", "bag to play as a rig (rig:=replay); what is commanded changes nothing then"),
     Option("operator", "none", "who may take over", ("scripted", "leader", "playback", "none")),
     Option("task", "", "task to run; empty: the rig file's default"),
     Option("rig_file", "push_t", "name of a shipped rig file, or path of a .yaml file"),
@@ -61,6 +62,22 @@ OPTIONS: tuple[Option, ...] = (
         "wall",
         "wall: real time; lockstep: the world rig publishes /clock and advances on request",
         ("wall", "lockstep"),
+    ),
+    Option("bag", "", "bag to play as a rig (rig:=replay); what is commanded changes nothing then"),
+    Option(
+        "follower_ports",
+        "",
+        "serial port of each follower arm (rig:=physical), by commas; 'file': as in the rig file; empty: emulated arms",
+    ),
+    Option(
+        "leader_ports",
+        "",
+        "serial port of each leader arm (operator:=leader), as follower_ports",
+    ),
+    Option(
+        "cameras",
+        "",
+        "serial or recording of each camera (rig:=physical), by commas; 'file': as in the rig file; empty: a stand-in",
     ),
     Option("record", "", "directory to record a bag into (must not exist); empty: no recording"),
     Option("record_split", "session", "one bag for all, or a bag per episode", ("session", "episode")),
@@ -133,12 +150,12 @@ def _setup(options: Mapping[str, str], root: Path) -> _Setup:
     return _Setup(options, common, rig.name, task, _integer(options, "seed"), root)
 
 
-def _sim_rig(setup: _Setup) -> NodeSpec:
+def _sim_rig(setup: _Setup) -> list[NodeSpec]:
     parameters: dict[str, Value] = {"task": setup.task, "seed": setup.seed, "variation": setup.options["variation"]}
-    return NodeSpec("hiwm_sim", "sim_rig", "sim_rig", {**setup.common, **parameters})
+    return [NodeSpec("hiwm_sim", "sim_rig", "sim_rig", {**setup.common, **parameters})]
 
 
-def _world_rig(setup: _Setup) -> NodeSpec:
+def _world_rig(setup: _Setup) -> list[NodeSpec]:
     parameters: dict[str, Value] = {
         "model": setup.model("world", "world"),
         "journal": setup.options["journal"],
@@ -146,53 +163,81 @@ def _world_rig(setup: _Setup) -> NodeSpec:
         "seed": setup.seed,
     }
     # The world rig is the clock in lock-step: it must not wait for one.
-    return NodeSpec("hiwm_world_model", "world_rig", "world_rig", {**setup.common, **parameters, "use_sim_time": False})
+    own = {**setup.common, **parameters, "use_sim_time": False}
+    return [NodeSpec("hiwm_world_model", "world_rig", "world_rig", own)]
 
 
-def _physical_rig(setup: _Setup) -> NodeSpec:
-    raise GraphError(
-        "rig:=physical: the drivers of the physical rig (RealSense, Dynamixel) are not part of this version; "
-        "use rig:=sim or rig:=world, or start your own drivers on the topics of the rig file"
-    )
+def _physical_rig(setup: _Setup) -> list[NodeSpec]:
+    return [*_arms(setup, "follower"), *_cameras(setup)]
 
 
-def _replay_rig(setup: _Setup) -> NodeSpec:
+def _arms(setup: _Setup, part: Literal["follower", "leader"]) -> list[NodeSpec]:
+    """The driver of all follower or leader arms, with emulated servos where no ports are given."""
+    rig = load_rig(setup.options["rig_file"])
+    without = [a.name for a in rig.arms if a.hardware is None or (part == "leader" and a.hardware.leader is None)]
+    if without:
+        raise GraphError(
+            f"rig file '{setup.options['rig_file']}': no section hardware.{part} for the arms {without}: "
+            "describe their servos as rigs/push_t.yaml does"
+        )
+    ports = setup.options[f"{part}_ports"]
+    package = "hiwm_rig" if part == "follower" else "hiwm_teleop"
+    if ports:
+        own: dict[str, Value] = {"ports": "" if ports == "file" else ports}
+        return [NodeSpec(package, f"{part}_arm", f"{part}_arm", {**setup.common, **own})]
+    emulator = NodeSpec("hiwm_rig", "emulated_arm", f"emulated_{part}", {**setup.common, "part": part})
+    patience: dict[str, Value] = {"ports": "emulated", "connect_s": _EMULATOR_STARTS_S}
+    return [emulator, NodeSpec(package, f"{part}_arm", f"{part}_arm", {**setup.common, **patience})]
+
+
+def _cameras(setup: _Setup) -> list[NodeSpec]:
+    """The driver of each camera; a recorded stand-in where no serial or file is given."""
+    rig, given = load_rig(setup.options["rig_file"]), setup.options["cameras"]
+    sources = given.split(",") if given not in ("", "file") else [""] * len(rig.cameras)
+    if len(sources) != len(rig.cameras):
+        names = ", ".join(c.name for c in rig.cameras)
+        raise GraphError(f"cameras:={given}: expected {len(rig.cameras)} serials or files, by commas (for {names})")
+    nodes = []
+    for camera, source in zip(rig.cameras, sources, strict=True):
+        key = "recording" if "/" in source or source.endswith((".db3", ".bag")) else "serial"
+        own: dict[str, Value] = {"camera": camera.name, key: source, "stand_in": not given}
+        nodes.append(NodeSpec("hiwm_rig", "realsense_camera", f"{camera.name}_camera", {**setup.common, **own}))
+    return nodes
+
+
+def _replay_rig(setup: _Setup) -> list[NodeSpec]:
     bag = setup.options["bag"]
-    if not Path(bag).exists() or not bag:
+    if not bag or not Path(bag).exists():
         raise GraphError(f"rig:=replay needs bag:=DIR (a recording), got '{bag}'")
     parameters: dict[str, Value] = {"bag": bag, "as_rig": True, "time": "now", "wait_s": 60.0}
     # Its stamps are the wall clock's.
-    parameters |= {"use_sim_time": False}
-    return NodeSpec("hiwm_data", "replay", "replay_rig", {**setup.common, **parameters}, on_exit="finish")
+    own = {**setup.common, **parameters, "use_sim_time": False}
+    return [NodeSpec("hiwm_data", "replay", "replay_rig", own, on_exit="finish")]
 
 
 _RIGS = {"sim": _sim_rig, "world": _world_rig, "physical": _physical_rig, "replay": _replay_rig}
 
 
-def _scripted(setup: _Setup) -> NodeSpec:
+def _scripted(setup: _Setup) -> list[NodeSpec]:
     parameters: dict[str, Value] = {
         "task": setup.task,
         "seed": setup.seed,
         "episodes": _integer(setup.options, "episodes"),
     }
     node = "scripted_operator"
-    return NodeSpec("hiwm_teleop", node, node, {**setup.common, **parameters}, on_exit="finish")
+    return [NodeSpec("hiwm_teleop", node, node, {**setup.common, **parameters}, on_exit="finish")]
 
 
-def _leader(setup: _Setup) -> NodeSpec:
-    raise GraphError(
-        "operator:=leader: the driver of the leader arm is not part of this version; use operator:=scripted or "
-        "operator:=none, and publish your own leader's joint states on the leader topic of the rig file"
-    )
+def _leader(setup: _Setup) -> list[NodeSpec]:
+    return _arms(setup, "leader")
 
 
-def _playback(setup: _Setup) -> NodeSpec:
+def _playback(setup: _Setup) -> list[NodeSpec]:
     source = setup.options["playback"]
     if not Path(source).is_file():
         raise GraphError(f"operator:=playback needs playback:=FILE (a recorded leader motion), got '{source}'")
-    return NodeSpec(
-        "hiwm_teleop", "leader_playback", "leader_playback", {**setup.common, "source": source}, on_exit="finish"
-    )
+    own: dict[str, Value] = {**setup.common, "source": source}
+    return [NodeSpec("hiwm_teleop", "leader_playback", "leader_playback", own, on_exit="finish")]
 
 
 _OPERATORS = {"scripted": _scripted, "leader": _leader, "playback": _playback}
@@ -205,6 +250,11 @@ def _checkpoints(nodes: Sequence[NodeSpec]) -> str:
     return ",".join(f"{role}={folder}" for role, folder in found.items())
 
 
+def build_rig(options: Mapping[str, str], root: Path) -> list[NodeSpec]:
+    """The nodes of the rig alone: cameras and follower arms, nobody who commands them; see :func:`build_graph`."""
+    return _RIGS[options["rig"]](_setup(options, root))
+
+
 def build_graph(options: Mapping[str, str], root: Path) -> list[NodeSpec]:
     """The nodes for these options.
 
@@ -213,10 +263,10 @@ def build_graph(options: Mapping[str, str], root: Path) -> list[NodeSpec]:
         root: project directory, where ``models/`` lies.
 
     Raises:
-        GraphError: missing models, unknown rigs, drivers that this version does not have.
+        GraphError: missing models, unknown rigs, arms that the rig file describes no servos for.
     """
     setup = _setup(options, root)
-    nodes = [_RIGS[options["rig"]](setup)]
+    nodes = build_rig(options, root)
     if options["policy"] != "none":
         policy: dict[str, Value] = {"policy": setup.model("policy", "base"), "seed": setup.seed}
         nodes.append(NodeSpec("hiwm_policy", "policy", "policy", {**setup.common, **policy}))
@@ -227,5 +277,5 @@ def build_graph(options: Mapping[str, str], root: Path) -> list[NodeSpec]:
         record |= {"split": options["record_split"], "images": options["record_images"]}
         nodes.append(NodeSpec("hiwm_data", "recorder", "recorder", {**setup.common, **record}))
     if options["operator"] != "none":
-        nodes.append(_OPERATORS[options["operator"]](setup))
+        nodes += _OPERATORS[options["operator"]](setup)
     return nodes

@@ -46,5 +46,5 @@ def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch, capsys):
 
 
 def test_up_refuses_wrong_options_with_exit_code_2(capsys):
-    assert cli.main(["up", "rig:=physical"]) == 2
-    assert "drivers of the physical rig" in capsys.readouterr().err
+    assert cli.main(["up", "rig:=physical", "rig_file:=droid"]) == 2
+    assert "no section hardware.follower" in capsys.readouterr().err

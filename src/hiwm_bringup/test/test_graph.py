@@ -30,6 +30,7 @@ def test_the_default_is_the_world_rig_with_policy_and_arbiter(root):
 def test_every_part_can_be_chosen(root):
     assert names(root, "rig:=sim", "policy:=none") == ["sim_rig", "arbiter"]
     assert names(root, "record:=/tmp/x")[-1] == "recorder"
+    assert names(root, "rig:=replay", f"bag:={root}") == ["replay_rig", "policy", "arbiter"]
     assert names(root, "operator:=scripted")[-1] == "scripted_operator"
 
 
@@ -38,16 +39,28 @@ def test_policy_and_arbiter_start_with_the_same_parameters_on_every_rig(root):
     assert specs["sim"] == specs["world"]
 
 
+def test_arms_without_ports_are_emulated_and_arms_with_ports_are_not(root):
+    emulated = names(root, "rig:=physical", "operator:=leader")
+    assert {"emulated_follower", "follower_arm", "emulated_leader", "leader_arm"} <= set(emulated)
+    words = ["rig:=physical", "operator:=leader", "follower_ports:=/dev/a", "leader_ports:=file"]
+    specs = {spec.name: spec for spec in build_graph(parse_assignments(words), root)}
+    assert not [name for name in specs if name.startswith("emulated")]
+    assert specs["follower_arm"].parameters["ports"] == "/dev/a"
+    assert specs["leader_arm"].parameters["ports"] == ""
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
         (["rig"], "expected name:=value, got 'rig'"),
         (["robot:=sim"], "unknown option 'robot'; known are rig, operator"),
         (["rig:=moon"], r"rig:=moon: expected one of sim, world, physical"),
+        (["rig:=replay"], "rig:=replay needs bag:=DIR"),
+        (["rig:=replay", "bag:=/nowhere"], "needs bag:=DIR .a recording., got '/nowhere'"),
         (["seed:=x"], "seed:=x: expected a whole number"),
         (["rig_file:=nope"], "rig_file:=nope"),
-        (["rig:=physical"], "drivers of the physical rig"),
-        (["operator:=leader"], "leader arm"),
+        (["rig:=physical", "rig_file:=droid", "policy:=none"], r"no section hardware.follower for the arms"),
+        (["operator:=leader", "rig_file:=droid", "policy:=none", "rig:=sim"], r"no section hardware.leader"),
         (["operator:=playback"], "needs playback:="),
         (["world:=/nowhere"], r"world:=/nowhere: no model there"),
         (["policy:=/nowhere"], r"policy:=/nowhere: no model there"),
@@ -76,6 +89,7 @@ def test_the_executables_of_the_graph_are_those_of_the_packages(root, tmp_path):
     for words in (
         ["operator:=scripted", "record:=x"],
         ["rig:=sim", "operator:=playback", f"playback:={tmp_path}/leader.json"],
+        ["rig:=physical", "operator:=leader"],
     ):
         for spec in build_graph(parse_assignments(words), root):
             assert f'"{spec.executable} = {spec.package}.' in (src / spec.package / "setup.py").read_text()

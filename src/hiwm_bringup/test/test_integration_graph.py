@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hiwm_bringup.arm_session import ArmSession
 from hiwm_bringup.graph import build_graph, parse_assignments
 from hiwm_bringup.paths import project_root
 from hiwm_bringup.probe import Probe
@@ -19,7 +20,7 @@ from hiwm_rig.codecs import joint_state_to_sample, sample_to_joint_state, stamp_
 from hiwm_rig.contract import load_rig
 from hiwm_rig.rig_node import LATCHED, now_ns, qos_profile
 from hiwm_rig.types import Driver, Outcome
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import JointState, Joy
 from trajectory_msgs.msg import JointTrajectory
 
 from hiwm_msgs.msg import ControlState, EpisodeEvent, WorldState
@@ -173,3 +174,28 @@ def test_a_recorded_leader_takes_over_rolls_back_and_branches(models, domain, tm
         EpisodeEvent.END,
     ]
     assert any(c.driver == Driver.HUMAN for c in control)
+
+
+def test_a_leader_arm_takes_over_inside_the_world_model_and_goes_back(models, domain):
+    with graph(specs(models, "operator:=leader"), domain) as supervisor:
+        session = ArmSession(RIG, domain)
+        session.until(lambda: supervisor.poll() and session.started, "world and leader", 120)
+        assert session.probe.call(StartEpisode, "/hiwm/start_episode", StartEpisode.Request()).success
+        session.until(lambda: session.control[-1].policy_fresh, "the policy", 60)
+        press(session, 0)
+        session.drives(Driver.HUMAN)
+        goal = float(session.joints()[0]) + 0.1
+        session.hand(0, goal)
+        session.until(lambda: session.follows(0, goal), "the arm in the world model at the leader's side")
+        press(session, 3)
+        session.until(lambda: session.control[-1].reason == "rollback", "the way back")
+        session.order("leader", "release")
+        press(session, 0)
+        session.drives(Driver.POLICY)
+        session.close()
+
+
+def press(session: ArmSession, button: int) -> None:
+    """Press and release a button of the pedal."""
+    for pressed in (0, 1, 0):
+        session.pedal.publish(Joy(buttons=[pressed * (i == button) for i in range(4)]))

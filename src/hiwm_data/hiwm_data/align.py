@@ -59,6 +59,7 @@ class World:
     step: int
     branch_id: int
     trust: float
+    snapshot_id: int
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,13 @@ class RigStreams:
         self._said.push(self.rig.topics.control_state, stamp_to_ns(message.header.stamp), value)
 
     def _world(self, message: Any, _: int) -> None:
-        value = World(str(message.episode_id), int(message.step), int(message.branch_id), float(message.trust))
+        value = World(
+            str(message.episode_id),
+            int(message.step),
+            int(message.branch_id),
+            float(message.trust),
+            int(message.snapshot_id),
+        )
         self._said.push(self.rig.topics.world_state, stamp_to_ns(message.header.stamp), value)
 
     def _event(self, message: Any, _: int) -> None:

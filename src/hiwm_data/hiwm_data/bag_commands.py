@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from hiwm_rig.contract import RigFileError, load_rig
 
-from hiwm_data.bag_reader import BagError
+from hiwm_data.bag_reader import BagError, find_bags
 from hiwm_data.bag_writer import RecordingError
 from hiwm_data.convert import ConvertOptions, convert_bags
 from hiwm_data.features import DatasetError
@@ -60,7 +61,7 @@ def run_record(args: argparse.Namespace) -> int:
         print("error: name the folder to record into, or --repair BAG", file=sys.stderr)
         return EXIT_USAGE
     if args.repair:
-        return guarded(lambda: "\n".join(_repair(bag) for bag in args.repair))
+        return guarded(lambda: "\n".join(_repair(bag) for bag in find_bags(args.repair)))
     from hiwm_rig.rig_node import run_node
 
     from hiwm_data.recorder_node import RecorderNode
@@ -70,7 +71,7 @@ def run_record(args: argparse.Namespace) -> int:
     return int(run_node(RecorderNode, _ros_arguments(values)))
 
 
-def _repair(bag: str) -> str:
+def _repair(bag: Path) -> str:
     report = repair_bag(bag)
     if not report.repaired and not report.set_aside:
         return f"{bag}: complete, {report.messages} messages; nothing to do"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,11 @@ def custom_data(folder: Path) -> dict[str, str]:
     return {str(k): str(v) for k, v in (read_information(folder).get("custom_data") or {}).items()}
 
 
-class _PlainDumper(yaml.SafeDumper):
+# In C where PyYAML has it: this is written twice a second.
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class _PlainDumper(_Dumper):
     """YAML without anchors: not every reader of ``metadata.yaml`` knows them."""
 
     def ignore_aliases(self, data: Any) -> bool:
@@ -118,8 +123,13 @@ def _topic(topic: TopicEntry) -> dict[str, Any]:
             "name": topic.name,
             "type": topic.type,
             "serialization_format": "cdr",
-            "offered_qos_profiles": yaml.safe_load(topic.qos_yaml) or [],
+            "offered_qos_profiles": _profiles(topic.qos_yaml),
             "type_description_hash": topic.digest,
         },
         "message_count": topic.count,
     }
+
+
+@cache
+def _profiles(qos_yaml: str) -> list[Any]:
+    return yaml.safe_load(qos_yaml) or []

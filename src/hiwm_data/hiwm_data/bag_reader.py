@@ -277,6 +277,7 @@ def _storage_files(path: Path) -> list[Path]:
     listed = [str(name) for name in read_information(path).get("relative_file_paths") or []]
     missing = [name for name in listed if name not in there]
     if missing:
-        raise BagError(f"{path}: {missing[0]} is missing; metadata.yaml lists it")
+        rest = "to read the rest, delete metadata.yaml and run hiwm record --repair"
+        raise BagError(f"{path}: {missing[0]} is missing; metadata.yaml lists it ({rest})")
     others = sorted(set(there) - set(listed), key=lambda name: (len(name), name))
     return [there[name] for name in (*listed, *others)]

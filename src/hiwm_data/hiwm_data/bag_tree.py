@@ -12,7 +12,7 @@ from hiwm_rig.types import Driver
 
 from hiwm_data.align import RigStreams
 from hiwm_data.bag_reader import Bag, BagError, rig_of_bag
-from hiwm_data.convert import read_streams, recorded_segments
+from hiwm_data.convert import read_streams, recorded_segments, step_times
 from hiwm_data.segments import Segment
 
 
@@ -120,9 +120,7 @@ def _add(tree: EpisodeTree, segment: Segment, streams: RigStreams) -> None:
 
 
 def _drivers(segment: Segment, streams: RigStreams) -> Counter[str]:
-    period_ns = round(streams.rig.period_s * NS_PER_S)
-    stamps = [f.stamp_ns for f in segment.frames]
-    controls = [streams.control(after) for after in (*stamps[1:], stamps[-1] + period_ns)]
+    controls = [streams.control(step) for step in step_times(segment, streams.rig)]
     return Counter("nobody" if c is None else Driver(c.driver).name.lower() for c in controls)
 
 

@@ -171,9 +171,7 @@ def read_streams(bag: Bag, rig: Rig, store_image: Callable[[str, Image], Any]) -
 def segment_columns(segment: Segment, streams: RigStreams) -> dict[str, npt.NDArray[np.generic]]:
     """Columns of a segment without its images; frames before the first command are cut off ``segment.frames``."""
     rig = streams.rig
-    period_ns = round(rig.period_s * NS_PER_S)
-    stamps = [f.stamp_ns for f in segment.frames]
-    steps = [*stamps[1:], stamps[-1] + period_ns]
+    steps = step_times(segment, rig)
     actions = [_action(segment, streams, step) for step in steps]
     first = next((i for i, a in enumerate(actions) if a is not None), len(actions))
     del segment.frames[:first]
@@ -199,6 +197,13 @@ def segment_columns(segment: Segment, streams: RigStreams) -> dict[str, npt.NDAr
         "trust": np.array([REAL_TRUST if f.world is None else f.world.trust for f in frames], dtype=np.float32),
         "stamp_ns": np.array([f.stamp_ns for f in frames], dtype=np.int64),
     }
+
+
+def step_times(segment: Segment, rig: Rig) -> list[int]:
+    """When the rig steps on from each frame, ns: at the next frame, but not after the segment was left."""
+    stamps = [f.stamp_ns for f in segment.frames]
+    end = stamps[-1] + round(rig.period_s * NS_PER_S)
+    return [*stamps[1:], end if segment.end_ns is None else min(end, segment.end_ns)]
 
 
 def aligned_frames(streams: RigStreams, counters: Counter[str]) -> list[AlignedFrame]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hiwm_rig.types import Outcome
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from hiwm_data.bag_writer import BagWriter, make_folder
+from hiwm_data.bag_writer import BagWriter, RecordingError, make_folder
 from hiwm_data.definitions import find_definition
 from hiwm_data.segments import EventType
-from hiwm_data.topics import EPISODE_EVENT
+from hiwm_data.topics import EPISODE_EVENT, TopicSpec
 
 _PRE_ROLL_NS = 1_000_000_000
 """Kept from before an episode's begin: the commands and states that are in force in its first frame."""
@@ -46,17 +46,20 @@ class EpisodeBags:
 
     Args:
         path: folder to make.
-        event_topic: topic of ``EpisodeEvent``.
+        topics: what will be written.
         open_bag: makes the bag of one episode.
 
     Raises:
-        RecordingError: if ``path`` exists or cannot be made.
+        RecordingError: if ``path`` exists or cannot be made, or no topic tells where episodes begin and end.
         DefinitionError: the message package of the project is not installed.
     """
 
-    def __init__(self, path: str | Path, event_topic: str, open_bag: Callable[[Path], BagWriter]) -> None:
+    def __init__(self, path: str | Path, topics: Sequence[TopicSpec], open_bag: Callable[[Path], BagWriter]) -> None:
         self.path = Path(path)
-        self._event_topic = event_topic
+        events = [t.name for t in topics if t.type == EPISODE_EVENT]
+        if not events:
+            raise RecordingError(f"{path}: no topic of type {EPISODE_EVENT} says where episodes begin and end")
+        self._event_topic = events[0]
         self._open_bag = open_bag
         self._store = get_typestore(Stores.ROS2_JAZZY)
         types = get_types_from_msg(find_definition(EPISODE_EVENT).text, EPISODE_EVENT)
@@ -67,7 +70,8 @@ class EpisodeBags:
         self._begun: _Mark | None = None
         self._close_ns: int | None = None
         self._recent: deque[_Kept] = deque()
-        self._counts: Counter[str] = Counter()
+        # All keys from the start: another thread reads the counts.
+        self._counts: Counter[str] = Counter(dict.fromkeys((t.name for t in topics), 0))
 
     @property
     def message_count(self) -> int:
@@ -152,7 +156,7 @@ class EpisodeBags:
 
     def _mark(self, data: bytes) -> _Mark | None:
         """None for an event of a kind that this version does not know: it is recorded and cuts nothing."""
-        event = self._store.deserialize_cdr(data, EPISODE_EVENT)
+        event: Any = self._store.deserialize_cdr(data, EPISODE_EVENT)
         if event.type not in set(EventType) or event.outcome not in set(Outcome):
             return None
         return _Mark(EventType(event.type), str(event.episode_id), str(event.task), Outcome(event.outcome))

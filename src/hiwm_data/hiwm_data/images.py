@@ -57,7 +57,7 @@ class ImageCompressor:
         """The message to write; an image whose encoding is not colour stays as it is."""
         if topic not in self._topics:
             return Encoded(topic, data)
-        image = self._store.deserialize_cdr(data, IMAGE)
+        image: Any = self._store.deserialize_cdr(data, IMAGE)
         try:
             pixels = image_to_array(image)
         except CodecError:

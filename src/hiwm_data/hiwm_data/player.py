@@ -86,8 +86,8 @@ class Player:
 
     @property
     def finished(self) -> bool:
-        """Whether the last message has been played."""
-        return self._next is None and not self._before
+        """Whether the last message has been played; never in a loop."""
+        return not self._options.loop and self._next is None and not self._before
 
     def position_ns(self, now_ns: int) -> int:
         """Where the replay is, as log time of the bag."""

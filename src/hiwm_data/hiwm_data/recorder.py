@@ -23,7 +23,7 @@ from hiwm_data.bag_writer import BagFormat, BagWriter, RecordingError
 from hiwm_data.definitions import DefinitionError, find_definition
 from hiwm_data.episode_bags import EpisodeBags
 from hiwm_data.images import RAW, ImageCompressor, compressed_specs
-from hiwm_data.topics import EPISODE_EVENT, TopicSpec
+from hiwm_data.topics import TopicSpec
 
 _POLL_S = 0.05
 _MB = 1_000_000
@@ -169,12 +169,7 @@ class Recorder:
         def open_bag(folder: Path) -> BagWriter:
             return BagWriter(folder, written, definitions, metadata, self.options.form)
 
-        if not self.options.per_episode:
-            return open_bag(path)
-        events = [t.name for t in topics if t.type == EPISODE_EVENT]
-        if not events:
-            raise RecordingError(f"{path}: no topic of type {EPISODE_EVENT} says where episodes begin and end")
-        return EpisodeBags(path, events[0], open_bag)
+        return EpisodeBags(path, written, open_bag) if self.options.per_episode else open_bag(path)
 
     def _run(self) -> None:
         try:

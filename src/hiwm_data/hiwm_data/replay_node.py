@@ -58,7 +58,7 @@ class ReplayNode(Node):
         self._wait_until_ns = self._now_ns() + round(1e9 * wait_s)
         self.player.hold(self._now_ns())
         if options.time is ReplayTime.CLOCK:
-            self._clock = self.create_publisher(ClockMsg, "/clock", 10)
+            self._clock_publisher = self.create_publisher(ClockMsg, "/clock", 10)
             self.create_timer(_CLOCK_S, self._publish_clock, clock=steady)
         self.create_service(Seek, "~/seek", self._on_seek)
         self.create_service(Pause, "~/pause", self._on_pause)
@@ -94,7 +94,7 @@ class ReplayNode(Node):
         return any(p.get_subscription_count() == 0 for p in self._awaited)
 
     def _publish_clock(self) -> None:
-        self._clock.publish(ClockMsg(clock=ns_to_stamp(self.player.clock_ns(self._now_ns()))))
+        self._clock_publisher.publish(ClockMsg(clock=ns_to_stamp(self.player.clock_ns(self._now_ns()))))
 
     def _publish_due(self) -> None:
         now = self._now_ns()

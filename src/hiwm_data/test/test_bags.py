@@ -258,7 +258,7 @@ def test_a_file_begun_just_before_the_power_went_is_set_aside(tmp_path):
 
 def test_a_damaged_chunk_in_the_middle_costs_only_itself(tmp_path):
     path = tmp_path / "bag"
-    writer = open_writer(path)
+    writer = open_writer(path, BagFormat(compression="none"))
     for message in images(30):
         writer.write(message.topic, message.data, message.log_ns, message.log_ns)
         writer.flush()

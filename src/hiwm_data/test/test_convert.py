@@ -104,12 +104,12 @@ def test_every_branch_is_written_once_with_its_parent_and_only_its_own_frames(tm
     assert [tuple(e.meta[k] for k in keys) for e in dataset.episodes] == [
         (4, -1, -1, 0, "failure", "rollout"),
         (5, 4, 1, 1, "success", "correction"),
-        (6, 5, 1, 1, "failure", "rollout"),
+        (6, 4, 1, 1, "failure", "rollout"),
     ]
     stamps = dataset.column("stamp_ns")
     assert len(np.unique(stamps)) == len(stamps) == 11, "no recorded step is written twice"
     np.testing.assert_array_equal(dataset.column("branch_id"), [4] * 4 + [5] * 4 + [6] * 3)
-    np.testing.assert_array_equal(dataset.column("parent_id"), [-1] * 4 + [4] * 4 + [5] * 3)
+    np.testing.assert_array_equal(dataset.column("parent_id"), [-1] * 4 + [4] * 4 + [4] * 3)
     np.testing.assert_array_equal(dataset.column("intervention"), [False] * 4 + [True] * 4 + [False] * 3)
     np.testing.assert_allclose(dataset.column("trust")[4:8], 0.5)
     assert np.flatnonzero(dataset.column("next.success")).tolist() == [7]
@@ -124,6 +124,14 @@ def test_the_action_of_a_frame_never_comes_from_before_the_jump(tmp_path):
     rows = dataset.episode_slice(1)
     np.testing.assert_allclose(dataset.column("action")[rows][0], dataset.column("observation.state")[rows][0])
     np.testing.assert_allclose(dataset.column("action")[rows][1:, 0], [5.9, 6.9, 7.9], rtol=1e-6)
+
+
+def test_the_last_action_of_a_branch_comes_from_before_the_jump_that_leaves_it(tmp_path):
+    """Right after a jump the arbiter holds where the new branch begins: no command of the branch that was left."""
+    after_jump = [MESSAGES.command(joints(99.0), at(4) - 1000), MESSAGES.control(Driver.PAUSED, None, at(4) - 1000)]
+    dataset, _ = convert(tmp_path, sorted([*branching_recording(), *after_jump], key=lambda m: m.log_ns))
+    np.testing.assert_allclose(dataset.column("action")[:4, 0], [0.9, 1.9, 2.9, 3.9], rtol=1e-6)
+    assert dataset.column("driver")[3] == Driver.POLICY
 
 
 def test_frames_shown_again_by_a_paused_rig_are_one_frame(tmp_path):
@@ -199,6 +207,13 @@ def test_malformed_messages_are_counted_and_left_out(tmp_path):
     np.testing.assert_allclose(dataset.column("action")[3, 0], 3.9, rtol=1e-6)
 
 
+def test_a_branch_hangs_where_its_snapshot_was_made_not_where_the_operator_came_from(tmp_path):
+    """Branch 6 comes after branch 5, which has a step 1 of its own; its snapshot was made on the root."""
+    messages = branching_recording()
+    dataset, _ = convert(tmp_path, messages)
+    assert [e.meta["parent_id"] for e in dataset.episodes] == [-1, 4, 4]
+
+
 def test_the_tree_of_a_bag_says_who_drove_where_and_how_it_ended(tmp_path, capsys):
     bag = write_bag(tmp_path / "bag", RIG, branching_recording())
     trees, _ = bag_trees(Bag(bag))
@@ -210,13 +225,14 @@ def test_the_tree_of_a_bag_says_who_drove_where_and_how_it_ended(tmp_path, capsy
     assert found == {
         4: (-1, 0, 4, {"policy": 4}, "failure"),
         5: (4, 1, 4, {"human": 4}, "success"),
-        6: (5, 1, 3, {"policy": 3}, "failure"),
+        6: (4, 1, 3, {"policy": 3}, "failure"),
     }
-    assert root.children[0].trust_min == 0.5 and root.children[0].children[0].branch_id == 6
+    assert root.children[0].trust_min == 0.5 and [c.branch_id for c in root.children] == [5, 6]
     assert cli.main(["data", "info", str(bag)]) == 0
     text = capsys.readouterr().out
     assert "└─ branch 4: 4 frames (policy 4), failure" in text
-    assert "   └─ branch 5 from step 1: 4 frames (human 4), success, trust at least 0.50" in text
+    assert "   ├─ branch 5 from step 1: 4 frames (human 4), success, trust at least 0.50" in text
+    assert "   └─ branch 6 from step 1: 3 frames (policy 3), failure" in text
     assert RIG.topics.control_state in text and "git_revision" in text
 
 

@@ -47,6 +47,8 @@ from hiwm_policy.policy import Policy, PolicyError, load_policy
 from hiwm_policy.runner import ChunkedRunner, Request
 from hiwm_policy.worker import LatestWorker
 
+PACE = 0.7
+"""Fraction of a control period before which no further observation is made: frames may come early, but not twice."""
 LATENCIES = 500
 """Inference times kept for the percentiles."""
 
@@ -71,6 +73,7 @@ class PolicyNode(Node):
         self._latencies_ms: deque[float] = deque(maxlen=LATENCIES)
         self._counters: Counter[str] = Counter(observations=0, events=0, chunks=0, chunks_dropped=0, requests_dropped=0)
         self._tolerance_ns = round(0.5 * self._rig.period_s * NS_PER_S)
+        self._pace_ns = round(PACE * self._rig.period_s * NS_PER_S)
         self._streams = StreamBuffer(
             [*(_image_key(c) for c in self._rig.cameras), *(_joint_key(a) for a in self._rig.arms)]
         )
@@ -144,7 +147,8 @@ class PolicyNode(Node):
     def _advance(self) -> None:
         """Hand the newest complete observation to the runner, and ask for a chunk where one is due."""
         found = self._streams.latest(self._tolerance_ns)
-        if found is None or found[0] <= self._newest_ns:
+        # Joint states of a physical rig come many times per image: one observation per control period.
+        if found is None or found[0] - self._newest_ns < self._pace_ns:
             return
         self._newest_ns = found[0]
         self._counters["observations"] += 1

@@ -121,6 +121,18 @@ def rig(running: FakeRig) -> FakeRig:
     return running
 
 
+def test_joint_states_that_come_ten_times_per_image_make_one_observation_per_image(rig: FakeRig) -> None:
+    before = rig.counters()["observations"]
+    for k in range(30):
+        stamp = START_NS + k * PERIOD_NS // 10
+        rig.joints.publish(sample_to_joint_state(NAMES, np.array([0.1, 0.2, 0.009]), stamp))
+        if k % 10 == 0:
+            image = np.zeros((32, 32, 3), np.uint8)
+            rig.images.publish(array_to_image(image, stamp + PERIOD_NS // 20, "front_color_optical_frame"))
+        rig.probe.spin_for(0.02)
+    assert rig.counters()["observations"] - before == 3
+
+
 def test_chunks_are_timed_from_their_observation_and_come_every_few_frames(rig: FakeRig) -> None:
     for step in range(9):
         rig.show(START_NS + step * PERIOD_NS)

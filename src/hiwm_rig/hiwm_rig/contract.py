@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from hiwm_rig.hardware import ArmHardware
+
 Topic = Annotated[str, Field(pattern=r"^/?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*$")]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -52,6 +54,12 @@ class Arm(_Frozen):
     policy_command: Topic = "/policy/joint_trajectory"
     leader_joint_states: Topic = "/leader/joint_states"
     leader_command: Topic = "/leader/joint_trajectory"
+    hardware: ArmHardware | None = Field(default=None, description="servos of the physical rig, see hiwm_rig.hardware")
+
+    @property
+    def leader_name(self) -> str:
+        """Name of the arm's leader, where it has to be told from the arm: in diagnostics."""
+        return f"{self.name}_leader"
 
     @property
     def joint_names(self) -> tuple[str, ...]:
@@ -68,6 +76,28 @@ class Arm(_Frozen):
         for joint, value in zip(self.joints, self.home, strict=True):
             if not joint.lower <= value <= joint.upper:
                 raise ValueError(f"home of joint '{joint.name}' ({value}) is outside [{joint.lower}, {joint.upper}]")
+        if self.hardware is not None:
+            self.hardware.check_joints(names)
+        return self
+
+
+class CameraHardware(_Frozen):
+    """The RealSense device behind a camera, or a recording of one.
+
+    Both empty: the first device found, which only a rig with one camera may rely on.
+    """
+
+    serial: str = Field(default="", pattern=r"^[A-Za-z0-9]*$", description="as printed on the device")
+    recording: str = Field(default="", description="file written by librealsense, played in a loop instead of a device")
+    width: int = Field(default=640, gt=0, description="colour profile of the device, before scaling")
+    height: int = Field(default=480, gt=0)
+    fps: int = Field(default=30, gt=0)
+    depth: bool = Field(default=False, description="also publish depth aligned to colour")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> CameraHardware:
+        if self.serial and self.recording:
+            raise ValueError(f"give serial ({self.serial}) or recording ({self.recording}), not both")
         return self
 
 
@@ -83,6 +113,7 @@ class Camera(_Frozen):
     fovy_deg: float = Field(
         default=42.0, gt=0, lt=180, description="vertical field of view, where no calibration is known"
     )
+    hardware: CameraHardware = CameraHardware()
 
     @property
     def image_topic(self) -> str:
@@ -93,6 +124,16 @@ class Camera(_Frozen):
     def info_topic(self) -> str:
         """Topic of ``sensor_msgs/CameraInfo``."""
         return f"/{self.namespace}/{self.name}/color/camera_info"
+
+    @property
+    def depth_topic(self) -> str:
+        """Topic of depth aligned to colour (``16UC1``, millimetres, REP 118)."""
+        return f"/{self.namespace}/{self.name}/aligned_depth_to_color/image_raw"
+
+    @property
+    def depth_info_topic(self) -> str:
+        """Topic of the aligned depth's ``CameraInfo``."""
+        return f"/{self.namespace}/{self.name}/aligned_depth_to_color/camera_info"
 
     @property
     def frame_id(self) -> str:
@@ -161,6 +202,10 @@ class Rig(_Frozen):
         names = [n for a in arms for n in a.joint_names]
         if len(set(names)) != len(names):
             raise ValueError(f"joint names must be unique over all arms, got {names}")
+        for key in ("name", "joint_states", "command", "policy_command", "leader_joint_states", "leader_command"):
+            values = [getattr(a, key) for a in arms]
+            if len(set(values)) != len(values):
+                raise ValueError(f"each arm needs its own '{key}', got {values}")
         return arms
 
     @property

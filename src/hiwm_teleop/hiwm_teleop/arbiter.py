@@ -32,6 +32,7 @@ class Event(StrEnum):
     REQUEST_PAUSE = "request pause"
     ALIGNED = "leader aligned"
     LEADER_STALE = "leader stale"
+    RIG_FAULT = "rig fault"
     TELEPORT = "rig teleported"
     EPISODE_BEGIN = "episode begins"
     EPISODE_END = "episode ends"
@@ -43,35 +44,25 @@ _P, _A, _H, _X = Driver.POLICY, Driver.ALIGNING, Driver.HUMAN, Driver.PAUSED
 #: "leader aligned" can only happen while aligning, "leader stale" only matters to who follows the leader.
 #: A stale policy or rig is not a transition: the command is held, and goes on when the source is fresh again.
 #: A stale leader is one: a person has let go, and must ask again before the follower obeys the leader again.
+#: So is a fault that the rig reports: the arm may have been moved by hand when it obeys again.
 TRANSITIONS: Mapping[tuple[Driver, Event], Driver] = MappingProxyType(
     {
-        (_P, Event.REQUEST_POLICY): _P,
+        **{(d, Event.REQUEST_POLICY): _P for d in Driver},
+        **{(d, Event.REQUEST_PAUSE): _X for d in Driver},
+        **{(d, Event.RIG_FAULT): _X for d in Driver},
+        **{(d, Event.EPISODE_BEGIN): _P for d in Driver},
+        **{(d, Event.EPISODE_END): _X for d in Driver},
         (_P, Event.REQUEST_HUMAN): _A,
-        (_P, Event.REQUEST_PAUSE): _X,
         (_P, Event.TELEPORT): _P,
-        (_P, Event.EPISODE_BEGIN): _P,
-        (_P, Event.EPISODE_END): _X,
-        (_A, Event.REQUEST_POLICY): _P,
         (_A, Event.REQUEST_HUMAN): _A,
-        (_A, Event.REQUEST_PAUSE): _X,
         (_A, Event.ALIGNED): _H,
         (_A, Event.LEADER_STALE): _X,
         (_A, Event.TELEPORT): _A,
-        (_A, Event.EPISODE_BEGIN): _P,
-        (_A, Event.EPISODE_END): _X,
-        (_H, Event.REQUEST_POLICY): _P,
         (_H, Event.REQUEST_HUMAN): _H,
-        (_H, Event.REQUEST_PAUSE): _X,
         (_H, Event.LEADER_STALE): _X,
         (_H, Event.TELEPORT): _A,
-        (_H, Event.EPISODE_BEGIN): _P,
-        (_H, Event.EPISODE_END): _X,
-        (_X, Event.REQUEST_POLICY): _P,
         (_X, Event.REQUEST_HUMAN): _A,
-        (_X, Event.REQUEST_PAUSE): _X,
         (_X, Event.TELEPORT): _X,
-        (_X, Event.EPISODE_BEGIN): _P,
-        (_X, Event.EPISODE_END): _X,
     }
 )
 
@@ -119,7 +110,7 @@ class Decision:
         reason: what caused the last transition.
         command: (D,) joint targets to send, or None while there is no anchor (send nothing).
         policy_action: (D,) what the policy proposes for this tick, or None.
-        mirror: (D,) where an actuated leader should be (it mirrors the follower while the policy drives), or None.
+        mirror: (D,) where an actuated leader should be (it mirrors the follower while no person drives), or None.
         leader_fresh, policy_fresh, rig_fresh: whether each source is younger than its timeout.
         held: why the last command is held, "" if it is not.
     """
@@ -172,6 +163,7 @@ class Arbiter:
         self._anchor_from_ns: int | None = None  # while waiting for a follower state of the new branch
         self._anchor_ns = 0  # chunks from before this belong to a state the rig is no longer in
         self._idle = False
+        self._trouble = ""
         self._last_tick_ns: int | None = None
 
     # -- inputs -------------------------------------------------------------------------------------------------
@@ -194,7 +186,7 @@ class Arbiter:
             self.on_teleport(stamp_ns, "follower state jumped")
         self._rig = _Sample(values, now_ns, stamp_ns)
         self._anchor_from_ns = None
-        if self._command is None and not self._idle:
+        if self._command is None and not self._idle and not self._trouble:
             # The anchor: from here on the command is continuous.
             self._command = self._clip(values)
         return True
@@ -240,6 +232,27 @@ class Arbiter:
         self._anchor_from_ns = self._anchor_ns = stamp_ns
         self._apply(Event.TELEPORT, why)
 
+    def on_trouble(self, trouble: str, fault: bool, stamp_ns: int) -> None:
+        """The rig says why it does not obey; "" once it does again. Nothing is sent in between.
+
+        Args:
+            trouble: a sentence for people.
+            fault: whoever drives is paused and has to ask again; otherwise the rig is only busy, and will obey.
+            stamp_ns: now. The command starts again from the first follower state after the trouble.
+        """
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        self.on_teleport(stamp_ns, trouble or "the rig obeys again")
+        if fault:
+            self._apply(Event.RIG_FAULT, trouble)
+            self.reason = trouble
+
+    def on_leader_trouble(self, trouble: str) -> None:
+        """The leader arm reports a fault: what it shows is not what a person wants."""
+        self._leader = None
+        self._apply(Event.LEADER_STALE, trouble)
+
     def request(self, driver: Driver, why: str, now_ns: int) -> tuple[bool, str]:
         """Ask for a driver: POLICY, HUMAN (through ALIGNING) or PAUSED.
 
@@ -279,13 +292,13 @@ class Arbiter:
         # A late tick may not buy a larger step than one control period's.
         dt = float(np.clip(elapsed, 0, self._period_ns)) / NS_PER_S
         self._last_tick_ns = now_ns
-        leader_fresh, rig_fresh = self._leader_fresh(now_ns), self._rig_fresh(now_ns)
+        leader_fresh, rig_fresh = self._leader_fresh(now_ns), self._rig_fresh(now_ns) and not self._trouble
         proposal = self._proposal(now_ns) if rig_fresh else None
         # Right after a teleport the leader's history was dropped: its next sample has the usual time to arrive.
         if not leader_fresh and now_ns - self._anchor_ns > self._timeouts.leader_s * NS_PER_S:
             self._apply(Event.LEADER_STALE, "leader stale")
         held = self._advance(dt, proposal, rig_fresh)
-        mirror = self._command if self.driver is Driver.POLICY else None
+        mirror = self._command if self.driver in (Driver.POLICY, Driver.PAUSED) else None
         return Decision(
             driver=self.driver,
             reason=self.reason,
@@ -300,6 +313,8 @@ class Arbiter:
 
     def _advance(self, dt: float, proposal: FloatArray | None, rig_fresh: bool) -> str:
         """Move the command towards what the driver wants; returns why it is held instead, or ""."""
+        if self._trouble:
+            return self._trouble
         if self._command is None:
             return "no episode" if self._idle else "waiting for the follower's state"
         if not rig_fresh:

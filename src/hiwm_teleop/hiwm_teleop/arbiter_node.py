@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import uuid
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticArray
 from hiwm_rig.codecs import (
     CodecError,
     joint_state_to_sample,
@@ -16,6 +18,7 @@ from hiwm_rig.codecs import (
     trajectory_to_chunk,
 )
 from hiwm_rig.commands import Reason
+from hiwm_rig.hardware_status import HardwareLevel, HardwareStatus, read_hardware_status
 from hiwm_rig.rig_node import (
     LATCHED,
     DiagnosticsReporter,
@@ -26,7 +29,7 @@ from hiwm_rig.rig_node import (
     run_node,
 )
 from hiwm_rig.single_publisher import SinglePublisher
-from hiwm_rig.types import Driver, Outcome
+from hiwm_rig.types import Driver, FloatArray, Outcome
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
@@ -35,9 +38,12 @@ from hiwm_msgs.msg import ControlState, EpisodeEvent
 from hiwm_msgs.srv import EndEpisode, RequestControl, StartEpisode
 from hiwm_teleop.arbiter import Alignment, Arbiter, ArbiterSettings, Decision
 from hiwm_teleop.episode import EpisodeBook, EpisodeError, EpisodeRecord
+from hiwm_teleop.joining import ChunkJoiner, SampleJoiner
 
 TICKS_PER_PERIOD = 5
-"""Arbiter ticks per control period: leader motion waits at most a fifth of a period here."""
+"""Arbiter ticks per control period, at least; while a person drives, also one for each sample of the leader."""
+SOONEST_TICK_NS = 1_000_000
+"""Samples of the leader that come closer together (a backlog) are decided on together."""
 
 
 class ArbiterNode(Node):
@@ -46,22 +52,25 @@ class ArbiterNode(Node):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__("arbiter", **kwargs)
         self.rig = declare_rig(self)
-        if len(self.rig.arms) != 1:
-            raise StartupError(f"rig '{self.rig.name}' has {len(self.rig.arms)} arms; this arbiter drives one")
-        self.arm = self.rig.arms[0]
         self.core = Arbiter(self.rig, self._settings(), self._first_driver())
+        self._driver = self.core.driver
         self.book = EpisodeBook(self.rig.task)
         self.counters = {"ticks": 0, "held": 0, "missed_ticks": 0}
         self._held = ""
+        arms = len(self.rig.arms)
+        self._followers, self._leaders, self._chunks = SampleJoiner(arms), SampleJoiner(arms), ChunkJoiner(arms)
+        self._hardware: dict[str, HardwareStatus] = {}
+        self._hardware_names = frozenset(n for a in self.rig.arms for n in (a.name, a.leader_name))
         discovery_s = float(self.declare_parameter("discovery_s", 1.0).value)
-        self._only = SinglePublisher(self, self.arm.command, discovery_s)
+        self._only = [SinglePublisher(self, arm.command, discovery_s) for arm in self.rig.arms]
         self._create_publishers()
         self._create_inputs()
         DiagnosticsReporter(self, self._diagnostics, self.rig.topics.diagnostics)
         self._tick_ns = round(self.rig.period_s / TICKS_PER_PERIOD * 1e9)
-        self._last_tick_ns = now_ns(self)
+        self._last_tick_ns = self._last_state_ns = now_ns(self)
         self.create_timer(self._tick_ns / 1e9, self._tick)
-        self.get_logger().info(f"rig '{self.rig.name}': {self.core.driver.name} drives {self.arm.command}")
+        topics = ", ".join(arm.command for arm in self.rig.arms)
+        self.get_logger().info(f"rig '{self.rig.name}': {self.core.driver.name} drives {topics}")
 
     def _settings(self) -> ArbiterSettings:
         defaults = ArbiterSettings()
@@ -82,16 +91,19 @@ class ArbiterNode(Node):
 
     def _create_publishers(self) -> None:
         commands = qos_profile(self.rig.qos.commands)
-        self._command_pub = self.create_publisher(JointTrajectory, self.arm.command, commands)
-        self._mirror_pub = self.create_publisher(JointTrajectory, self.arm.leader_command, commands)
+        arms = self.rig.arms
+        self._command_pubs = [self.create_publisher(JointTrajectory, a.command, commands) for a in arms]
+        self._mirror_pubs = [self.create_publisher(JointTrajectory, a.leader_command, commands) for a in arms]
         self._state_pub = self.create_publisher(ControlState, self.rig.topics.control_state, 10)
         self._episode_pub = self.create_publisher(EpisodeEvent, self.rig.topics.episode, LATCHED)
 
     def _create_inputs(self) -> None:
         states, commands = qos_profile(self.rig.qos.joint_states), qos_profile(self.rig.qos.commands)
-        self.create_subscription(JointState, self.arm.joint_states, self._on_rig, states)
-        self.create_subscription(JointState, self.arm.leader_joint_states, self._on_leader, states)
-        self.create_subscription(JointTrajectory, self.arm.policy_command, self._on_policy, commands)
+        for i, arm in enumerate(self.rig.arms):
+            self.create_subscription(JointState, arm.joint_states, partial(self._on_rig, i), states)
+            self.create_subscription(JointState, arm.leader_joint_states, partial(self._on_leader, i), states)
+            self.create_subscription(JointTrajectory, arm.policy_command, partial(self._on_policy, i), commands)
+        self.create_subscription(DiagnosticArray, self.rig.topics.diagnostics, self._on_diagnostics, 10)
         self.create_subscription(EpisodeEvent, self.rig.topics.episode, self._on_episode, LATCHED)
         self.create_service(RequestControl, "/hiwm/request_control", self._on_request)
         self.create_service(StartEpisode, "/hiwm/start_episode", self._on_start)
@@ -99,32 +111,57 @@ class ArbiterNode(Node):
 
     # -- inputs -------------------------------------------------------------------------------------------------
 
-    def _on_rig(self, msg: JointState) -> None:
+    def _on_rig(self, arm: int, msg: JointState) -> None:
         try:
-            sample = joint_state_to_sample(msg, self.arm.joint_names)
+            sample = joint_state_to_sample(msg, self.rig.arms[arm].joint_names)
         except CodecError as error:
             self._reject("rig", error)
             return
-        self._report(self.core.on_rig(sample.positions, sample.stamp_ns, now_ns(self)))
+        joined = self._followers.add(arm, sample.positions, sample.stamp_ns)
+        if joined is not None:
+            self._report(self.core.on_rig(*joined, now_ns(self)))
 
-    def _on_leader(self, msg: JointState) -> None:
+    def _on_leader(self, arm: int, msg: JointState) -> None:
+        names = self.rig.arms[arm].joint_names
         try:
-            unknown = sorted(set(msg.name) - set(self.arm.joint_names))
+            unknown = sorted(set(msg.name) - set(names))
             if unknown:
-                raise CodecError(f"JointState names unknown joints {unknown}; known are {list(self.arm.joint_names)}")
-            sample = joint_state_to_sample(msg, self.arm.joint_names)
+                raise CodecError(f"JointState names unknown joints {unknown}; known are {list(names)}")
+            sample = joint_state_to_sample(msg, names)
         except CodecError as error:
             self._reject("leader", error)
             return
-        self._report(self.core.on_leader(sample.positions, sample.stamp_ns, now_ns(self)))
+        joined = self._leaders.add(arm, sample.positions, sample.stamp_ns)
+        if joined is None:
+            return
+        self._report(self.core.on_leader(*joined, now_ns(self)))
+        if self.core.driver is Driver.HUMAN and now_ns(self) - self._last_tick_ns >= SOONEST_TICK_NS:
+            self._decide()  # a person's motion does not wait for the timer
 
-    def _on_policy(self, msg: JointTrajectory) -> None:
+    def _on_policy(self, arm: int, msg: JointTrajectory) -> None:
         try:
-            chunk = trajectory_to_chunk(msg, self.arm.joint_names)
+            chunk = self._chunks.add(arm, trajectory_to_chunk(msg, self.rig.arms[arm].joint_names))
         except CodecError as error:
             self._reject("policy", error)
             return
-        self._report(self.core.on_policy(chunk, now_ns(self)))
+        if chunk is not None:
+            self._report(self.core.on_policy(chunk, now_ns(self)))
+
+    def _on_diagnostics(self, msg: DiagnosticArray) -> None:
+        """What the arms say of themselves; a rig that says nothing is one that obeys."""
+        news = read_hardware_status(msg, self._hardware_names)
+        for status in news:
+            self._hardware[status.name] = status
+            if status.level is HardwareLevel.FAULT and status.name not in {a.name for a in self.rig.arms}:
+                self.core.on_leader_trouble(status.message)
+        if news:
+            arms = [self._hardware[a.name] for a in self.rig.arms if a.name in self._hardware]
+            bad = [s for s in arms if s.level is not HardwareLevel.OK]
+            fault = any(s.level is HardwareLevel.FAULT for s in bad)
+            before = self.core.driver
+            self.core.on_trouble("; ".join(s.message for s in bad), fault, now_ns(self))
+            if self.core.driver is not before:
+                self._decide()  # whoever drives hears of it at once
 
     def _on_episode(self, msg: EpisodeEvent) -> None:
         if msg.type not in (EpisodeEvent.ROLLBACK, EpisodeEvent.BRANCH):
@@ -189,32 +226,44 @@ class ArbiterNode(Node):
     # -- the tick -----------------------------------------------------------------------------------------------
 
     def _tick(self) -> None:
+        if now_ns(self) - self._last_tick_ns >= self._tick_ns // 2:  # else a leader's sample has just been decided on
+            self._decide()
+
+    def _decide(self) -> None:
         now = now_ns(self)
         if now - self._last_tick_ns > 2 * self._tick_ns:
             self.counters["missed_ticks"] += (now - self._last_tick_ns) // self._tick_ns - 1
         self._last_tick_ns = now
-        before = self.core.driver
+        before = self._driver
         decision = self.core.tick(now)
+        self._driver = decision.driver
         self.counters["ticks"] += 1
         self.counters["held"] += bool(decision.held)
         self._held = decision.held
         if decision.command is not None:
-            self._command_pub.publish(self._target(decision.command, now))
+            self._send(self._command_pubs, decision.command, now)
         if decision.mirror is not None:
-            self._mirror_pub.publish(self._target(decision.mirror, now))
-        self._state_pub.publish(self._state_msg(decision, now))
-        if decision.driver is not before:
+            self._send(self._mirror_pubs, decision.mirror, now)
+        changed = decision.driver is not before
+        if changed or now - self._last_state_ns >= self._tick_ns // 2:  # not for each of a leader's samples
+            self._last_state_ns = now
+            self._state_pub.publish(self._state_msg(decision, now))
+        if changed:
             self.get_logger().info(f"{before.name} -> {decision.driver.name} ({decision.reason})")
 
-    def _target(self, positions: Any, stamp: int) -> JointTrajectory:
-        return target_to_trajectory(self.arm.joint_names, positions, stamp, self.rig.period_s)
+    def _send(self, publishers: list[Any], positions: FloatArray, stamp: int) -> None:
+        start = 0
+        for arm, publisher in zip(self.rig.arms, publishers, strict=True):
+            part = positions[start : start + len(arm.joints)]
+            start += len(arm.joints)
+            publisher.publish(target_to_trajectory(arm.joint_names, part, stamp, self.rig.period_s))
 
     def _state_msg(self, decision: Decision, stamp: int) -> ControlState:
         msg = ControlState(driver=int(decision.driver), reason=decision.reason)
         msg.header.stamp = ns_to_stamp(stamp)
         msg.leader_fresh, msg.policy_fresh = decision.leader_fresh, decision.policy_fresh
         msg.rig_fresh = decision.rig_fresh
-        msg.joint_names = list(self.arm.joint_names)
+        msg.joint_names = list(self.rig.joint_names)
         msg.command = [] if decision.command is None else decision.command.tolist()
         msg.policy_action = [] if decision.policy_action is None else decision.policy_action.tolist()
         return msg

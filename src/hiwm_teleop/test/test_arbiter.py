@@ -111,6 +111,51 @@ def test_a_takeover_without_a_leader_is_refused_with_the_reason() -> None:
     assert "leader is stale" in message
 
 
+def test_a_fault_of_the_rig_pauses_whoever_drives_says_why_and_sends_nothing() -> None:
+    rig = Rig()
+    rig.ticks(1, HOME)
+    rig.arbiter.request(Driver.HUMAN, "test", rig.now)
+    rig.ticks(3, HOME)
+    rig.arbiter.on_trouble("arm 'follower': no answer", True, rig.now)
+    decision = rig.ticks(3, HOME)
+    assert (decision.driver, decision.reason) == (Driver.PAUSED, "arm 'follower': no answer")
+    assert decision.command is None and not decision.rig_fresh and decision.held == decision.reason
+    rig.joints = HOME + 0.1 * np.array([1, 1, 1, 1, 1, 1, 0])  # moved by hand meanwhile
+    rig.arbiter.on_trouble("", False, rig.now)
+    decision = rig.ticks(6, HOME)
+    assert decision.driver is Driver.PAUSED, "whoever drove has to ask again"
+    assert np.allclose(decision.command, rig.joints), "it starts from where the arm is now"
+
+
+def test_a_rig_that_is_busy_is_waited_for_without_a_pause() -> None:
+    rig = Rig()
+    rig.arbiter.on_trouble("on its way home", False, rig.now)
+    assert rig.ticks(6).command is None
+    rig.arbiter.on_trouble("", False, rig.now)
+    decision = rig.ticks(6)
+    assert decision.driver is Driver.POLICY and decision.command is not None
+
+
+def test_a_fault_of_the_leader_pauses_a_person_and_not_the_policy() -> None:
+    rig = Rig()
+    rig.arbiter.on_leader_trouble("leader: unplugged")
+    assert rig.arbiter.driver is Driver.POLICY
+    rig.ticks(1, HOME)
+    rig.arbiter.request(Driver.HUMAN, "test", rig.now)
+    rig.ticks(3, HOME)
+    rig.arbiter.on_leader_trouble("leader: unplugged")
+    assert (rig.arbiter.driver, rig.arbiter.reason) == (Driver.PAUSED, "leader: unplugged")
+
+
+@pytest.mark.parametrize("driver", list(Driver))
+def test_an_actuated_leader_mirrors_while_no_person_drives(driver: Driver) -> None:
+    rig = Rig()
+    rig.ticks(1, HOME)
+    rig.arbiter.driver = driver
+    mirrors = rig.ticks(1, HOME + 0.5).mirror is not None
+    assert mirrors == (driver in (Driver.POLICY, Driver.PAUSED))
+
+
 @pytest.mark.parametrize("source", ["policy", "rig"])
 def test_a_stale_source_means_hold(source: str) -> None:
     rig = Rig()
@@ -185,6 +230,10 @@ steps = st.one_of(
     st.tuples(st.just("request"), st.sampled_from([Driver.POLICY, Driver.HUMAN, Driver.PAUSED])),
     st.tuples(st.just("rollback"), joint_noise),
     st.tuples(st.just("nan"), st.none()),
+    st.tuples(st.just("fault"), joint_noise),
+    st.tuples(st.just("busy"), joint_noise),
+    st.tuples(st.just("leader fault"), st.none()),
+    st.tuples(st.just("late tick"), st.integers(1, 20)),
     st.tuples(st.just("episode"), st.booleans()),
     st.tuples(st.just("wait"), st.integers(1, 40)),
     st.tuples(st.just("silence"), st.integers(1, 60)),
@@ -193,15 +242,17 @@ steps = st.one_of(
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(steps, min_size=1, max_size=25), st.sampled_from(list(Alignment)))
-def test_the_command_never_jumps_within_a_branch(sequence: list[tuple[str, object]], alignment: Alignment) -> None:
+def test_no_step_exceeds_the_velocity_limit_whatever_happens(
+    sequence: list[tuple[str, object]], alignment: Alignment
+) -> None:
     rig = Rig(alignment=alignment)
     arbiter = rig.arbiter
     previous: np.ndarray | None = None
     leader: np.ndarray | None = None
 
-    def tick(with_rig: bool) -> None:
+    def tick(with_rig: bool, step: int = TICK) -> None:
         nonlocal previous
-        rig.now += TICK
+        rig.now += step
         if with_rig:
             arbiter.on_rig(rig.joints, rig.now, rig.now)
         if leader is not None:
@@ -210,7 +261,7 @@ def test_the_command_never_jumps_within_a_branch(sequence: list[tuple[str, objec
         if command is not None:
             assert np.all(np.isfinite(command)) and np.all(command >= LOWER) and np.all(command <= UPPER)
             if previous is not None:
-                assert np.all(np.abs(command - previous) <= VMAX * TICK / NS_PER_S + 1e-9)
+                assert np.all(np.abs(command - previous) <= VMAX * min(step, PERIOD) / NS_PER_S + 1e-9)
             rig.joints = command
         previous = command
 
@@ -227,6 +278,17 @@ def test_the_command_never_jumps_within_a_branch(sequence: list[tuple[str, objec
         elif kind == "nan":
             arbiter.on_leader(np.full(7, np.nan), rig.now, rig.now)
             rig.chunk(np.full(7, np.nan))
+        elif kind in ("fault", "busy"):
+            arbiter.on_trouble("the arm does not obey", kind == "fault", rig.now)
+            tick(with_rig=False)
+            assert previous is None, "nothing is sent to an arm that does not obey"
+            rig.joints = np.clip(rig.joints + 0.1 * value, LOWER, UPPER)  # a hand moves it meanwhile
+            rig.now += TICK
+            arbiter.on_trouble("", False, rig.now)
+        elif kind == "leader fault":
+            arbiter.on_leader_trouble("unplugged")
+        elif kind == "late tick":
+            tick(with_rig=True, step=value * TICK)  # type: ignore[operator]
         elif kind == "episode":
             arbiter.begin_episode(rig.now) if value else arbiter.end_episode()
             previous = None

@@ -1,0 +1,250 @@
+"""The leader arms of a rig as a node: joint states out, mirror targets in, the operator's signals as requests. Thin."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from hiwm_rig.codecs import CodecError, sample_to_joint_state, trajectory_to_chunk
+from hiwm_rig.contract import Arm
+from hiwm_rig.dynamixel.bus import Bus, BusError
+from hiwm_rig.dynamixel.ports import resolve_ports
+from hiwm_rig.dynamixel.servo_loop import LoopStatus, ServoLoop
+from hiwm_rig.hardware import LeaderBus
+from hiwm_rig.hardware_status import HardwareLevel, HardwareReporter, HardwareStatus
+from hiwm_rig.rig_node import DiagnosticsReporter, StartupError, declare_rig, now_ns, qos_profile, run_node
+from hiwm_rig.single_publisher import SinglePublisher
+from hiwm_rig.types import Driver, Outcome
+from rclpy.executors import ExternalShutdownException
+from rclpy.guard_condition import GuardCondition
+from rclpy.node import Node
+from sensor_msgs.msg import JointState, Joy
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from hiwm_msgs.msg import ControlState
+from hiwm_msgs.srv import EndEpisode, RequestControl, Rollback
+from hiwm_teleop.leader import Leader, LeaderSample
+from hiwm_teleop.lever import Pedal, Signal
+
+REPLY_S = 3.0
+"""A service that has not answered after this long counts as having refused."""
+
+
+@dataclass
+class _Running:
+    """One leader with its loop."""
+
+    arm: Arm
+    port: str
+    leader: Leader
+    loop: ServoLoop
+    publisher: Any
+
+
+class LeaderNode(Node):
+    """Publishes the leaders' joint states; turns lever and pedal into control, episode and rollback requests."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("leader_arm", **kwargs)
+        self.rig = declare_rig(self)
+        self._ports = str(self.declare_parameter("ports", "").value)
+        connect_s = float(self.declare_parameter("connect_s", 5.0).value)
+        discovery_s = float(self.declare_parameter("discovery_s", 1.0).value)
+        self._rollback_steps = int(self.declare_parameter("rollback_steps", 20).value)
+        defaults = {Signal.TAKEOVER: 0, Signal.SUCCESS: 1, Signal.FAILURE: 2, Signal.ROLLBACK: 3}
+        buttons = {s: int(self.declare_parameter(f"{s}_button", i).value) for s, i in defaults.items()}
+        self._only = [SinglePublisher(self, arm.leader_joint_states, discovery_s) for arm in self.rig.arms]
+        self._hardware = HardwareReporter(self, self.rig.topics.diagnostics)
+        self.counters: Counter[str] = Counter(signals=0, failed_requests=0)
+        self._pedal = Pedal(buttons)
+        self._driver = Driver.PAUSED
+        self._waiting: dict[int, tuple[float, str]] = {}
+        self._pulled: GuardCondition = self.create_guard_condition(lambda: self._signal(Signal.TAKEOVER))
+        self._reporting = threading.Lock()
+        self._leaders: list[_Running] = []
+        self._create_requests()
+        try:
+            self._start(connect_s)
+        except BusError as error:
+            self.close()
+            if not self.context.ok():
+                raise ExternalShutdownException from error  # Ctrl-C while it waited for the servos
+            raise StartupError(str(error)) from error
+        self.create_subscription(ControlState, self.rig.topics.control_state, self._on_control, 10)
+        self.create_subscription(Joy, "/leader/joy", self._on_joy, 10)
+        DiagnosticsReporter(self, self._diagnose, self.rig.topics.diagnostics)
+        self.create_timer(0.05, self._watch)
+        self.create_timer(1.0, self._report_all)
+
+    def _create_requests(self) -> None:
+        self._control = self.create_client(RequestControl, "/hiwm/request_control")
+        self._end = self.create_client(EndEpisode, "/hiwm/end_episode")
+        self._rollback = self.create_client(Rollback, "/hiwm/rollback")
+
+    def _start(self, connect_s: float) -> None:
+        buses = [_bus_of(arm) for arm in self.rig.arms]
+        ports = resolve_ports(self._ports, self.rig.arms, "leader", buses)
+        for arm, config, port in zip(self.rig.arms, buses, ports, strict=True):
+            running = self._make(arm, config, port)
+            self._leaders.append(running)
+            try:
+                running.loop.start(connect_s, self.context.ok)
+            except BusError as error:
+                raise BusError(f"leader of arm '{arm.name}': {error}") from error
+            self.create_subscription(
+                JointTrajectory,
+                arm.leader_command,
+                partial(self._on_mirror, running),
+                qos_profile(self.rig.qos.commands),
+            )
+            self.create_service(Trigger, f"/{arm.leader_name}/restart", partial(self._on_restart, running))
+            kind = "actuated" if config.actuated else "passive"
+            self.get_logger().info(f"{kind} leader of arm '{arm.name}' ready on {port}")
+
+    def _make(self, arm: Arm, config: LeaderBus, port: str) -> _Running:
+        publisher = self.create_publisher(JointState, arm.leader_joint_states, qos_profile(self.rig.qos.joint_states))
+        clock: Callable[[], int] = partial(now_ns, self)
+        # The loop's thread starts after `running` is bound.
+        leader = Leader(arm, config, clock, lambda sample: self._publish(running, sample))
+        bus = Bus(port, config.baud, config.motors, config.latency_ms)
+        restart = f"call /{arm.leader_name}/restart"
+        loop = ServoLoop(bus, config, leader, lambda status: self._on_status(running, status), restart)
+        running = _Running(arm, port, leader, loop, publisher)
+        return running
+
+    # -- the loops' threads -------------------------------------------------------------------------------------
+
+    def _publish(self, running: _Running, sample: LeaderSample) -> None:
+        if not self.context.ok():
+            return
+        names = running.arm.joint_names
+        running.publisher.publish(sample_to_joint_state(names, sample.positions, sample.stamp_ns, sample.velocities))
+        if sample.pulled:
+            self._pulled.trigger()
+
+    def _on_status(self, running: _Running, status: LoopStatus) -> None:
+        if not self.context.ok():
+            return
+        self._report(running)
+        text = f"leader of arm '{running.arm.name}': {status.message or status.state}"
+        if status.ok:
+            self.get_logger().info(text)
+        else:
+            self.get_logger().error(text)
+
+    # -- the node's thread --------------------------------------------------------------------------------------
+
+    def _on_control(self, msg: ControlState) -> None:
+        self._driver = Driver(msg.driver)
+        for running in self._leaders:
+            running.leader.on_driver(self._driver)
+
+    def _on_mirror(self, running: _Running, msg: JointTrajectory) -> None:
+        try:
+            chunk = trajectory_to_chunk(msg, running.arm.joint_names)
+        except CodecError as error:
+            self.counters["rejected_mirror"] += 1
+            self.get_logger().warning(f"mirror target rejected: {error}", throttle_duration_sec=1.0)
+            return
+        running.leader.on_mirror(chunk.positions[-1])
+
+    def _on_restart(self, running: _Running, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Servos with a hardware error are restarted; nothing moves, and the leader is free."""
+        running.loop.recover()
+        response.success, response.message = True, f"servos of '{running.arm.leader_name}' with an error are restarted"
+        return response
+
+    def _on_joy(self, msg: Joy) -> None:
+        for signal in self._pedal.press(msg.buttons):
+            self._signal(signal)
+
+    def _signal(self, signal: Signal) -> None:
+        """Ask for what the operator wants; the answer is only logged, the control state shows what became of it."""
+        self.counters["signals"] += 1
+        if signal is Signal.TAKEOVER:
+            drives = self._driver in (Driver.HUMAN, Driver.ALIGNING)
+            wanted = Driver.POLICY if drives else Driver.HUMAN
+            request = RequestControl.Request(driver=int(wanted), reason="leader arm")
+            self._call(self._control, request, f"{wanted.name} shall drive")
+        elif signal is Signal.ROLLBACK:
+            request = Rollback.Request(snapshot_id=-1, steps=self._rollback_steps)
+            self._call(self._rollback, request, f"{self._rollback_steps} steps back")
+        else:
+            outcome = Outcome.SUCCESS if signal is Signal.SUCCESS else Outcome.FAILURE
+            request = EndEpisode.Request(outcome=int(outcome), note="leader arm")
+            self._call(self._end, request, f"the episode ends: {signal}")
+
+    def _call(self, client: Any, request: Any, what: str) -> None:
+        if not client.service_is_ready():
+            self._refused(what, f"nobody serves {client.srv_name} (a rig without snapshots cannot go back)")
+            return
+        future = client.call_async(request)
+        key = id(future)
+        self._waiting[key] = (time.monotonic() + REPLY_S, what)
+
+        def on_done(done: Any) -> None:
+            if self._waiting.pop(key, None) is None:
+                return  # it has been given up
+            reply = done.result()
+            if reply.success:
+                self.get_logger().info(f"{what}: granted")
+            else:
+                self._refused(what, reply.message)
+
+        future.add_done_callback(on_done)
+
+    def _refused(self, what: str, why: str) -> None:
+        self.counters["failed_requests"] += 1
+        self.get_logger().warning(f"{what}: refused: {why}")
+
+    def _watch(self) -> None:
+        """Give up on services that do not answer, and end with what ended a loop."""
+        for key in [k for k, (deadline, _) in self._waiting.items() if time.monotonic() > deadline]:
+            self._refused(self._waiting.pop(key)[1], f"no answer within {REPLY_S} s")
+        for running in self._leaders:
+            running.loop.raise_failure()
+
+    def _report_all(self) -> None:
+        for running in self._leaders:
+            self._report(running)
+
+    def _report(self, running: _Running) -> None:
+        with self._reporting:  # two threads report: the last message must tell the newest status
+            status = running.loop.status
+            level = HardwareLevel.OK if status.ok else HardwareLevel.FAULT
+            text = "" if status.ok else f"leader of arm '{running.arm.name}': {status.message}"
+            values = {"port": running.port, "mode": running.leader.mode, **running.loop.counters}
+            self._hardware.report(HardwareStatus(running.arm.leader_name, level, text), values)
+
+    def _diagnose(self) -> dict[str, Any]:
+        values: Counter[str] = Counter(self.counters)
+        for running in self._leaders:
+            values.update(running.loop.counters)
+        return dict(values)
+
+    def close(self) -> None:
+        """Stop the loops; the servos' watchdogs stop the servos."""
+        for running in self._leaders:
+            running.loop.stop()
+
+
+def _bus_of(arm: Arm) -> LeaderBus:
+    if arm.hardware is None or arm.hardware.leader is None:
+        raise BusError(f"arm '{arm.name}' has no section hardware.leader in the rig file: nothing to read")
+    return arm.hardware.leader
+
+
+def main(args: list[str] | None = None) -> None:
+    """Entry point of ``leader_arm``."""
+    sys.exit(run_node(LeaderNode, args))
+
+
+if __name__ == "__main__":
+    main()
