@@ -329,7 +329,7 @@ def _meta(
     world = segment.frames[0].world
     return {
         "outcome": segment.outcome.name.lower(),
-        "source": "correction" if human else "rollout",
+        "source": _source(segment, columns),
         "seed": -1,
         "split": options.split,
         "episode_id": segment.episode_id,
@@ -343,3 +343,11 @@ def _meta(
         "bag": bag.path.name,
         "checkpoints": bag.metadata.get("checkpoints", ""),
     }
+
+
+def _source(segment: Segment, columns: dict[str, npt.NDArray[np.generic]]) -> str:
+    """``demonstration`` where a person drives a whole root branch and no policy runs, else by who drove."""
+    human = columns["intervention"]
+    if segment.parent_id < 0 and human.all() and not columns["policy_proposed"].any():
+        return "demonstration"
+    return "correction" if human.any() else "rollout"

@@ -63,6 +63,11 @@ class DataSink:
         self._bytes += table.nbytes
         return layout.chunk_and_file(self._number)
 
+    def skip(self) -> None:
+        """Leave a number out: that file is there already."""
+        self.close()
+        self._number += 1
+
     def close(self) -> None:
         """Finish the open file."""
         if self._writer is not None:

@@ -181,7 +181,7 @@ def test_a_repair_that_the_disk_refuses_leaves_the_bag_as_it_was(tmp_path, monke
     ("words", "expected"),
     [
         (["data", "convert", "/nowhere", "--out", "/tmp/x"], "/nowhere: no such bag"),
-        (["data", "inspect", "/nowhere"], "/nowhere: no such bag"),
+        (["data", "info", "/nowhere"], "/nowhere: no such bag"),
         (["record", "--repair", "/nowhere"], "/nowhere: no such bag"),
         (["record"], "--repair BAG"),
     ],

@@ -228,7 +228,7 @@ def test_the_tree_of_a_bag_says_who_drove_where_and_how_it_ended(tmp_path, capsy
         6: (4, 1, 3, {"policy": 3}, "failure"),
     }
     assert root.children[0].trust_min == 0.5 and [c.branch_id for c in root.children] == [5, 6]
-    assert cli.main(["data", "inspect", str(bag)]) == 0
+    assert cli.main(["data", "info", str(bag)]) == 0
     text = capsys.readouterr().out
     assert "episode episode: task push, 1.0 s, failure" in text
     assert "└─ branch 4: 4 frames (policy 4), failure" in text

@@ -193,6 +193,9 @@ def _check(dataset: Dataset, spec: PolicySpec) -> None:
     joints = dataset.features[STATE].shape
     if joints != (len(spec.joint_names),):
         raise DataError(f"{dataset.root}: {STATE} has shape {joints}, the policy has {len(spec.joint_names)} joints")
+    names = dataset.features[STATE].names
+    if names is not None and names != spec.joint_names:
+        raise DataError(f"{dataset.root}: joints {list(names)}, the policy has {list(spec.joint_names)}: another rig")
     for camera in spec.cameras:
         have = dataset.features.get(f"observation.images.{camera.name}")
         if have is None or tuple(have.shape) != (camera.height, camera.width, 3):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from hiwm_data.dataset import Dataset, Episode
+from hiwm_data.dataset import CameraFrames, Dataset, Episode
 
 from hiwm_world_model.interface import Images, ModelError, StepResult, WorldModel
 
@@ -99,7 +99,7 @@ def check_dataset(model: WorldModel, dataset: Dataset) -> None:
             raise ModelError(f"{dataset.root}: the model has {count} joints, column '{column}' has {size} values")
 
 
-def real_images(dataset: Dataset, cameras: Sequence[str]) -> dict[str, Images]:
+def real_images(dataset: Dataset, cameras: Sequence[str]) -> dict[str, CameraFrames]:
     """Camera -> [N, H, W, 3] uint8 frames of the dataset."""
     return {c: dataset.images(c) for c in cameras}
 
@@ -137,5 +137,5 @@ def open_loop(
             yield Prediction(step, index[live], at[live], result, live)
 
 
-def _take(frames: Images, rows: npt.NDArray[np.int64]) -> Images:
+def _take(frames: Images | CameraFrames, rows: npt.NDArray[np.int64]) -> Images:
     return np.asarray(frames[rows.ravel()]).reshape(*rows.shape, *frames.shape[1:])
