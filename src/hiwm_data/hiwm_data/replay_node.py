@@ -55,6 +55,7 @@ class ReplayNode(Node):
         self.published = 0
         # Discovery takes a moment: what is published before it is lost.
         wait_s = float(self.declare_parameter("wait_s", 1.0).value)
+        self._listeners = int(self.declare_parameter("listeners", 1).value)
         self._wait_until_ns = self._now_ns() + round(1e9 * wait_s)
         self.player.hold(self._now_ns())
         if options.time is ReplayTime.CLOCK:
@@ -88,10 +89,10 @@ class ReplayNode(Node):
         return int(self._time.now().nanoseconds)
 
     def _waiting(self) -> bool:
-        """Until there are listeners, for at most the parameter ``wait_s``: on every topic, or on a rig's images."""
+        """Until there are ``listeners`` on every topic (as a rig: of its images), but at most ``wait_s``."""
         if self.published or self._now_ns() >= self._wait_until_ns:
             return False
-        return any(p.get_subscription_count() == 0 for p in self._awaited)
+        return any(p.get_subscription_count() < self._listeners for p in self._awaited)
 
     def _publish_clock(self) -> None:
         self._clock_publisher.publish(ClockMsg(clock=ns_to_stamp(self.player.clock_ns(self._now_ns()))))

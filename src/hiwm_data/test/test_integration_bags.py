@@ -78,8 +78,8 @@ def test_features_from_the_bag_and_from_the_live_topics_are_identical(tmp_path):
         recorder = node("recorder", output=str(bag))
         with graph([recorder], domain):
             probe.spin_until(lambda: bag.is_dir(), START_S, "the recorder's bag")
-            probe.spin_for(2.0)  # its subscriptions are made right after
-            with graph([node("replay", bag=str(source), wait_s=60.0)], domain) as replay:
+            # Two listen: the recorder and this process.
+            with graph([node("replay", bag=str(source), wait_s=120.0, listeners=2)], domain) as replay:
                 probe.spin_until(lambda: not replay.poll(), START_S, "the end of the replay")
             expected = len(list(Bag(source).messages()))
             probe.spin_until(lambda: sum(live.received.values()) >= expected, 30, "all messages here")
