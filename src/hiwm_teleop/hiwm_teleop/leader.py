@@ -119,11 +119,15 @@ class Leader:
             bus.write_all(table.GOAL_POSITION, present.position)
         self._report(present, now_ns, pulled)
 
-    def hold(self, bus: Bus, present: Present) -> None:
+    def hold(self, bus: Bus, present: Present, resume: bool) -> None:
         """See :class:`~hiwm_rig.dynamixel.servo_loop.Part`. A leader lets go: a hand may be holding it."""
         if self.mode is not LeaderMode.FREE:
             self._switch(bus, present, LeaderMode.FREE)
         self._report(present, self._clock(), pulled=False)
+
+    def let_go(self, bus: Bus) -> None:
+        """See :class:`~hiwm_rig.dynamixel.servo_loop.Part`."""
+        bus.write_all(table.TORQUE_ENABLE, [0] * len(bus.ids))
 
     def _mirror_target(self, now_ns: int) -> FloatArray | None:
         if self._target is None or now_ns - self._target[1] > _STALE_NS:
