@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from hiwm_bringup import bench_dataset
 from hiwm_data.convert import convert_bags
 from hiwm_data.dataset import Dataset
 from hiwm_data.testing import write_bag
 from hiwm_rig.contract import load_rig
+
+from hiwm_bringup import bench_dataset
 
 
 def test_it_reads_a_converted_bag(tmp_path, monkeypatch):

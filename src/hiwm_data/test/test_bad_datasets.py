@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from dataset_cases import FEATURES, SIZE, frames, write_plain, write_tree
+from dataset_cases import FEATURES, SIZE, frames, write_plain, write_rig, write_tree
 from hiwm_data.dataset import Dataset, DatasetError, DatasetWriter, merge_datasets
 from hiwm_data.video import VideoOptions, VideoSink
+from hiwm_rig.contract import load_rig
 
 from hiwm_data import commands
 
@@ -132,6 +133,15 @@ def test_a_target_that_cannot_be_written_is_named(tmp_path):
         merge_datasets([source], tmp_path / "file" / "m")
     with pytest.raises(DatasetError, match="HIWM_CACHE"):
         Dataset(source, cache_dir=tmp_path / "file" / "cache").images("front")
+
+
+def test_a_dataset_of_another_rig_is_named(tmp_path):
+    dataset = Dataset(write_rig(tmp_path / "d"))
+    dataset.check_joints(load_rig("push_t").joint_names)
+    with pytest.raises(
+        DatasetError, match=r"'observation.state' holds \['.*'\], expected \['panda_joint1'.*another rig"
+    ):
+        dataset.check_joints(load_rig("droid").joint_names)
 
 
 def test_a_full_disk_ends_caching_but_not_reading(tmp_path, monkeypatch, caplog):
