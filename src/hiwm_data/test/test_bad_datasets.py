@@ -181,3 +181,21 @@ def test_commands_do_what_they_say(tmp_path, capsys, words, text):
     if verb != "info" and "--out" in rest:
         assert getattr(commands, f"run_{verb}")(arguments) == 2, "an existing target is not overwritten"
         assert "exists already" in capsys.readouterr().err
+
+
+def test_an_error_while_a_dataset_is_completed_leaves_the_old_one_and_no_rest(tmp_path, monkeypatch):
+    from hiwm_data import layout
+
+    root = write_plain(tmp_path / "d", (3,))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layout, "write_json", full)
+        with (
+            pytest.raises(OSError, match="No space left"),
+            DatasetWriter(root, fps=10, features=FEATURES, robot_type="test", overwrite=True) as writer,
+        ):
+            writer.add_episode(frames(0, 9), task="t")
+    assert files(tmp_path) == ["d"] and len(Dataset(root)) == 3
