@@ -123,19 +123,18 @@ class _Assembly:
         dataset, chosen = part.dataset, part.chosen
         statistics = dataset.episode_statistics()
         placed = {key: self._place_videos(part, key) for key in self._cameras}
-        whole = chosen == list(range(dataset.num_episodes)) and not self._rows and part.link
+        numbered = sorted(dataset.tasks) == list(range(len(dataset.tasks)))
+        whole = part.link and not self._rows and numbered and chosen == list(range(dataset.num_episodes))
         tables: Any = self._linked_data(part) if whole else _tables(dataset, chosen)
         moved = []
         for episode, table in zip(chosen, tables, strict=True):
             row = {**dataset.rows[episode], **part.meta}
-            texts = [str(t) for t in (row["tasks"] or [""])]
-            remap = {i: self._tasks.setdefault(t, len(self._tasks)) for i, t in dataset.tasks.items() if t in texts}
             length, index = int(row["length"]), len(self._rows)
             row |= {"episode_index": index, "meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
             row |= {"dataset_from_index": self._frames, "dataset_to_index": self._frames + length}
             stats = statistics[episode] or _measured(dataset, episode)
             if not whole:
-                table = reindexed(table, index, self._frames, remap)
+                table = reindexed(table, index, self._frames, self._task_indices(dataset, table))
                 row["data/chunk_index"], row["data/file_index"] = self._sink.add(table)
                 stats = stats | {k: Moments.of(table.column(k).to_numpy()) for k in _MOVED}
             for key, spans in placed.items():
@@ -147,6 +146,14 @@ class _Assembly:
             bar.update()
         known = dataset.stats if len(chosen) == dataset.num_episodes else None
         self._statistics = merge_all([self._statistics, _total(moved, known)])
+
+    def _task_indices(self, dataset: Dataset, table: pa.Table) -> dict[int, int]:
+        """New index of each task that the rows mention."""
+        used = table.column("task_index").unique().to_pylist()
+        unknown = [i for i in used if i not in dataset.tasks]
+        if unknown:
+            raise DatasetError(f"{dataset.root / layout.TASKS}: tasks {unknown} are missing; episodes refer to them")
+        return {i: self._tasks.setdefault(dataset.tasks[i], len(self._tasks)) for i in sorted(used)}
 
     def _linked_data(self, part: Part) -> list[None]:
         """Take the data files of the first part as they are; its rows and indices stay what they were."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from hiwm_data import layout
 from hiwm_data.camera_frames import CameraFrames, VideoPlaces, camera_frames
-from hiwm_data.features import IMAGE_PREFIX, DatasetError, Feature
+from hiwm_data.features import ACTION, IMAGE_PREFIX, STATE, DatasetError, Feature
 from hiwm_data.frame_cache import remove_others
 from hiwm_data.stats import Moments
 
@@ -90,6 +90,20 @@ class Dataset:
     def episode_slice(self, index: int) -> slice:
         """Rows of an episode."""
         return self.episodes[index].frames
+
+    def check_joints(self, names: Sequence[str]) -> None:
+        """Make sure that states and actions are those of a rig with these joints.
+
+        Raises:
+            DatasetError: naming the joints of both, if it was recorded on another rig.
+        """
+        for column in (STATE, ACTION):
+            feature = self.features.get(column)
+            if feature is None:
+                raise DatasetError(f"{self.root}: no column '{column}'; it has {list(self.features)}")
+            have = feature.names or feature.shape
+            if feature.shape != (len(names),) or (feature.names is not None and feature.names != tuple(names)):
+                raise DatasetError(f"{self.root}: '{column}' holds {list(have)}, expected {list(names)}: another rig")
 
     def column(self, name: str) -> np.ndarray:
         """A column as [N, ...] (scalars [N]), read-only.

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from dataset_cases import FEATURES, SIZE, frames, write_plain, write_tree
+from dataset_cases import FEATURES, SIZE, frames, write_plain, write_rig, write_tree
 from hiwm_data.dataset import Dataset, DatasetError, DatasetWriter, merge_datasets
 from hiwm_data.video import VideoOptions, VideoSink
+from hiwm_rig.contract import load_rig
 
 from hiwm_data import commands
 
@@ -134,6 +135,15 @@ def test_a_target_that_cannot_be_written_is_named(tmp_path):
         Dataset(source, cache_dir=tmp_path / "file" / "cache").images("front")
 
 
+def test_a_dataset_of_another_rig_is_named(tmp_path):
+    dataset = Dataset(write_rig(tmp_path / "d"))
+    dataset.check_joints(load_rig("push_t").joint_names)
+    with pytest.raises(
+        DatasetError, match=r"'observation.state' holds \['.*'\], expected \['panda_joint1'.*another rig"
+    ):
+        dataset.check_joints(load_rig("droid").joint_names)
+
+
 def test_a_full_disk_ends_caching_but_not_reading(tmp_path, monkeypatch, caplog):
     from hiwm_data import frame_cache
 
@@ -171,3 +181,21 @@ def test_commands_do_what_they_say(tmp_path, capsys, words, text):
     if verb != "info" and "--out" in rest:
         assert getattr(commands, f"run_{verb}")(arguments) == 2, "an existing target is not overwritten"
         assert "exists already" in capsys.readouterr().err
+
+
+def test_an_error_while_a_dataset_is_completed_leaves_the_old_one_and_no_rest(tmp_path, monkeypatch):
+    from hiwm_data import layout
+
+    root = write_plain(tmp_path / "d", (3,))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(layout, "write_json", full)
+        with (
+            pytest.raises(OSError, match="No space left"),
+            DatasetWriter(root, fps=10, features=FEATURES, robot_type="test", overwrite=True) as writer,
+        ):
+            writer.add_episode(frames(0, 9), task="t")
+    assert files(tmp_path) == ["d"] and len(Dataset(root)) == 3

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from hiwm_data.dataset import ACTION, STATE, Dataset
+from hiwm_data.dataset import ACTION, STATE, Dataset, DatasetError
 from torch import Tensor
 
 from hiwm_policy.policy import CameraInput, PolicySpec
@@ -187,15 +187,10 @@ class WindowSource:
 
 
 def _check(dataset: Dataset, spec: PolicySpec) -> None:
-    missing = {STATE, ACTION} - dataset.features.keys()
-    if missing:
-        raise DataError(f"{dataset.root}: columns {sorted(missing)} are missing")
-    joints = dataset.features[STATE].shape
-    if joints != (len(spec.joint_names),):
-        raise DataError(f"{dataset.root}: {STATE} has shape {joints}, the policy has {len(spec.joint_names)} joints")
-    names = dataset.features[STATE].names
-    if names is not None and names != spec.joint_names:
-        raise DataError(f"{dataset.root}: joints {list(names)}, the policy has {list(spec.joint_names)}: another rig")
+    try:
+        dataset.check_joints(spec.joint_names)
+    except DatasetError as error:
+        raise DataError(str(error)) from error
     for camera in spec.cameras:
         have = dataset.features.get(f"observation.images.{camera.name}")
         if have is None or tuple(have.shape) != (camera.height, camera.width, 3):

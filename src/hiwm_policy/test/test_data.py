@@ -133,5 +133,5 @@ def test_workers_draw_the_same_batches_in_the_same_order(tiny_demos: Dataset) ->
 def test_a_dataset_with_other_joints_is_another_rig(tiny_demos: Dataset) -> None:
     spec = infer_spec(tiny_demos)
     other = spec.model_copy(update={"joint_names": tuple(f"other_{n}" for n in spec.joint_names)})
-    with pytest.raises(DataError, match=r"joints .*, the policy has \['other_.*another rig"):
+    with pytest.raises(DataError, match=r"'observation.state' holds .*, expected \['other_.*another rig"):
         WindowSource(tiny_demos, demonstration_frames(tiny_demos), other, 1)
