@@ -23,6 +23,7 @@ from hiwm_rig.conformance.main import (
     run_checks,
 )
 from hiwm_rig.conformance.main import add_arguments as add_suite_arguments
+from hiwm_rig.conformance.report import ReportFileError, require_writable
 from hiwm_rig.contract import RigFileError, load_rig
 
 from hiwm_bringup.graph import GraphError, NodeSpec, build_rig, parse_assignments
@@ -137,10 +138,20 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_USAGE
     signal.signal(signal.SIGTERM, _raise_interrupt)
     try:
+        if args.json is not None:
+            require_writable(args.json)
         if args.rig:
             return _check_own_rig(args)
         os.environ.update(node_environment(os.environ))
         return run_checks(load_rig(args.rig_file), args, "rig", restart=restart_command(args.restart))
-    except (GraphError, RigFileError, NoRigError, FileNotFoundError, KeyError, subprocess.CalledProcessError) as error:
+    except (
+        GraphError,
+        RigFileError,
+        NoRigError,
+        ReportFileError,
+        FileNotFoundError,
+        KeyError,
+        subprocess.CalledProcessError,
+    ) as error:
         print(f"error: {error.args[0] if error.args else error}", file=sys.stderr)
         return EXIT_USAGE

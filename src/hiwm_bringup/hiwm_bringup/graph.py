@@ -56,6 +56,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("rig_file", "push_t", "name of a shipped rig file, or path of a .yaml file"),
     Option("policy", "", "directory of the policy; empty: models/<rig>_base; 'none': no policy node"),
     Option("world", "", "directory of the world model (rig:=world); empty: models/<rig>_world"),
+    Option("device", "", "device of world model and policy, for example cuda; empty: as in config/hiwm.yaml (cpu)"),
     Option("journal", "", "snapshot database of the world rig; empty: a new temporary one; an existing one is resumed"),
     Option(
         "time",
@@ -126,6 +127,11 @@ class _Setup:
     seed: int
     root: Path
 
+    @property
+    def device(self) -> dict[str, Value]:
+        """The parameter of nodes that hold a model; none where the parameter file decides."""
+        return {"device": self.options["device"]} if self.options["device"] else {}
+
     def model(self, option: str, kind: str) -> str:
         path = Path(self.options[option]) if self.options[option] else self.root / "models" / f"{self.rig_name}_{kind}"
         if not (path / "config.json").is_file():
@@ -161,6 +167,7 @@ def _world_rig(setup: _Setup) -> list[NodeSpec]:
         "journal": setup.options["journal"],
         "time_mode": setup.options["time"],
         "seed": setup.seed,
+        **setup.device,
     }
     # The world rig is the clock in lock-step: it must not wait for one.
     own = {**setup.common, **parameters, "use_sim_time": False}
@@ -268,7 +275,7 @@ def build_graph(options: Mapping[str, str], root: Path) -> list[NodeSpec]:
     setup = _setup(options, root)
     nodes = build_rig(options, root)
     if options["policy"] != "none":
-        policy: dict[str, Value] = {"policy": setup.model("policy", "base"), "seed": setup.seed}
+        policy: dict[str, Value] = {"policy": setup.model("policy", "base"), "seed": setup.seed, **setup.device}
         nodes.append(NodeSpec("hiwm_policy", "policy", "policy", {**setup.common, **policy}))
     first = "paused" if options["policy"] == "none" else "policy"
     nodes.append(NodeSpec("hiwm_teleop", "arbiter", "arbiter", {**setup.common, "first_driver": first}))

@@ -39,6 +39,14 @@ def test_policy_and_arbiter_start_with_the_same_parameters_on_every_rig(root):
     assert specs["sim"] == specs["world"]
 
 
+def test_the_device_of_the_models_is_the_parameter_files_unless_it_is_given(root):
+    for words, expected in (((), None), (("device:=cuda",), "cuda")):
+        specs = {spec.name: spec for spec in build_graph(parse_assignments(words), root)}
+        assert [specs[name].parameters.get("device") for name in ("world_rig", "policy", "arbiter")] == [
+            expected
+        ] * 2 + [None]
+
+
 def test_arms_without_ports_are_emulated_and_arms_with_ports_are_not(root):
     emulated = names(root, "rig:=physical", "operator:=leader")
     assert {"emulated_follower", "follower_arm", "emulated_leader", "leader_arm"} <= set(emulated)

@@ -1,7 +1,10 @@
 """The physical rig's arms as people run them: real nodes in real processes, the servos emulated."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +15,11 @@ from hiwm_bringup.testing import Probe, graph, unique_domain
 from hiwm_rig.codecs import stamp_to_ns
 from hiwm_rig.contract import load_rig
 from hiwm_rig.dynamixel.emulator import emulated_port
+from hiwm_rig.rig_node import qos_profile
 from hiwm_rig.types import Driver
-from sensor_msgs.msg import Joy
+from sensor_msgs.msg import Image, Joy
 from std_srvs.srv import SetBool
+from trajectory_msgs.msg import JointTrajectory
 
 from hiwm_msgs.srv import EndEpisode, Reset, StartEpisode
 
@@ -35,8 +40,11 @@ class Bench(ArmSession):
         self.commands = self.arms[ARM.name].commands
 
     def settle(self) -> None:
-        """The person lets go, the rig is healthy and paused."""
-        self.order("leader", "release")
+        """The person lets go, nothing is at fault, no episode runs, and the rig is paused."""
+        for part in ("follower", "leader"):
+            for order in ("clear", "replug", "release"):
+                self.order(part, order)
+        self.probe.call(EndEpisode, "/hiwm/end_episode", EndEpisode.Request())
         self.ask(Driver.PAUSED)
 
 
@@ -62,6 +70,37 @@ def bench(running: Bench) -> Bench:
     return running
 
 
+def test_the_whole_loop_runs_on_emulated_arms_and_a_recorded_camera(tmp_path: Path) -> None:
+    """``hiwm up rig:=physical``: pictures to the policy, its commands through the arbiter to the arm."""
+    with unique_domain() as own:
+        words = ["rig:=physical", "operator:=leader", "--domain", str(own), "--log-dir", str(tmp_path)]
+        log = (tmp_path / "up.log").open("w")
+        command = [sys.executable, "-m", "hiwm_bringup.cli", "up", *words]
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        session = ArmSession(RIG, own)
+        pictures = session.probe.listen(Image, RIG.cameras[0].image_topic, qos_profile(RIG.qos.images))
+        proposals = session.probe.listen(JointTrajectory, ARM.policy_command)
+
+        def loop_runs() -> bool:
+            assert process.poll() is None, (tmp_path / "up.log").read_text()
+            return session.started and bool(pictures) and bool(proposals)
+
+        try:
+            session.until(loop_runs, "states, pictures and the policy's proposals", 2 * START_S)
+            session.ask(Driver.POLICY)
+            first = session.joints()
+            session.until(lambda: float(np.abs(session.joints() - first).max()) > 0.05, "the arm moves", START_S)
+            assert session.control[-1].driver == Driver.POLICY
+            sent = {stamp_to_ns(c.header.stamp) for c in session.arms[ARM.name].commands}
+            assert len(sent) > 10 and session.control[-1].rig_fresh
+        finally:
+            session.close()
+            process.terminate()
+            code = process.wait(60)
+            log.close()
+    assert code == 0, (tmp_path / "up.log").read_text()
+
+
 def test_states_come_at_100_hz_or_more_with_increasing_stamps(bench: Bench) -> None:
     rates = []
     for _ in range(5):  # the best of them: a busy machine takes some cycles away
@@ -81,8 +120,7 @@ def test_the_leader_is_aligned_at_takeover_and_the_follower_goes_where_the_hand_
     seen = len(bench.commands)
     bench.ask(Driver.HUMAN)
     bench.until(lambda: not any(s["torque"] for s in bench.servos("leader").values()), "a free leader")
-    bench.hand(0, 0.6)
-    bench.until(lambda: abs(bench.joints()[0] - 0.6) < 0.01, "the follower at the leader's side")
+    bench.lead_to(0, 0.6)
     rows = np.array([c.points[0].positions for c in bench.commands[seen:]])
     took = (
         np.diff([stamp_to_ns(c.header.stamp) for c in bench.commands[seen:]]) / 1e9
@@ -94,8 +132,7 @@ def test_the_leader_is_aligned_at_takeover_and_the_follower_goes_where_the_hand_
 @pytest.mark.parametrize("fault", ["unplug", "missing 3", "overload 3"])
 def test_a_fault_reaches_diagnostics_and_operator_within_200_ms_and_heals(bench: Bench, fault: str) -> None:
     bench.ask(Driver.HUMAN)
-    bench.hand(0, 0.2)
-    bench.until(lambda: abs(bench.joints()[0] - 0.2) < 0.01, "the follower")
+    bench.lead_to(0, 0.2)
     bench.control.clear(), bench.diagnostics.clear()
     began = time.monotonic()
     bench.order("follower", fault)
@@ -115,7 +152,7 @@ def test_a_fault_reaches_diagnostics_and_operator_within_200_ms_and_heals(bench:
     bench.until(lambda: bench.control[-1].rig_fresh, "the rig again, without a restart")
     assert bench.control[-1].driver == Driver.PAUSED
     bench.ask(Driver.HUMAN)
-    bench.until(lambda: abs(bench.joints()[0] + 0.2) < 0.01, "the follower again")
+    bench.lead_to(0, -0.2)
 
 
 def test_an_unplugged_leader_pauses_and_comes_back(bench: Bench) -> None:
@@ -155,11 +192,10 @@ def test_torque_off_makes_the_arm_limp_and_the_arbiter_starts_from_where_it_was_
 
 def test_reset_moves_home_and_an_episode_can_begin_on_the_way(bench: Bench) -> None:
     bench.ask(Driver.HUMAN)
-    bench.hand(0, -0.5)
-    bench.until(lambda: abs(bench.joints()[0] + 0.5) < 0.01, "the follower away from home")
+    bench.lead_to(0, -0.5)
     assert bench.probe.call(Reset, "/hiwm/reset", Reset.Request()).success
     assert bench.probe.call(StartEpisode, "/hiwm/start_episode", StartEpisode.Request()).success
-    bench.until(lambda: bool(np.allclose(bench.joints(), HOME, atol=0.005)), "home")
+    bench.until(lambda: bool(np.allclose(bench.joints(), HOME, atol=0.005)), "home", 60)
     bench.drives(Driver.POLICY)
     assert bench.probe.call(EndEpisode, "/hiwm/end_episode", EndEpisode.Request()).success
 

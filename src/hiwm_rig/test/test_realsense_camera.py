@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Timer
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from hiwm_rig.contract import Camera
 from hiwm_rig.realsense.camera import CameraState, Picture, RealsenseCamera
-from hiwm_rig.realsense.device import StreamRequest
-from hiwm_rig.realsense.library import CameraError, CameraSettingsError
+from hiwm_rig.realsense.device import StreamRequest, connected_devices
+from hiwm_rig.realsense.library import CameraError, CameraSettingsError, realsense
 from hiwm_rig.realsense.stand_in import SoftwareCamera, record_stand_in
 
 pytest.importorskip("pyrealsense2")
@@ -122,6 +124,83 @@ def test_a_camera_that_is_unplugged_in_any_phase_streams_again_once_it_is_back(r
         assert (np.diff([p.stamp_ns for p in pictures]) > 0).all()
 
 
+class Vanishing:
+    """librealsense and its context, with a camera that is unplugged at one moment of being opened, the first time.
+
+    Args:
+        device: whose context is the real one.
+        moment: ``asked for its name``, ``described``, ``gone when its profiles are listed`` or ``listed``.
+    """
+
+    def __init__(self, device: SoftwareCamera, moment: str) -> None:
+        self._rs, self._real, self.moment = realsense(), device.context, moment
+        self.happened = False
+        self.stopped = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rs, name)
+
+    def now(self, moment: str) -> bool:
+        """Whether it vanishes at this moment; once only."""
+        now = not self.happened and moment == self.moment
+        self.happened |= now
+        return now
+
+    def fail(self, *arguments: Any) -> Any:
+        raise RuntimeError("failed to set power state: No such device")
+
+    def query_devices(self) -> Any:
+        if self.now("listed"):
+            self.fail()
+        if self.now("asked for its name"):
+            return [SimpleNamespace(get_info=self.fail)]
+        return self._real.query_devices()
+
+    def pipeline(self, context: Vanishing) -> Any:
+        real, outer = self._rs.pipeline(self._real), self
+
+        class Pipeline:
+            def start(self, config: Any) -> Any:
+                if outer.now("gone when its profiles are listed"):
+                    outer._real, back = SimpleNamespace(query_devices=list), outer._real
+                    Timer(0.3, lambda: setattr(outer, "_real", back)).start()
+                    raise RuntimeError("Couldn't resolve requests")
+                profile = real.start(config)
+                return SimpleNamespace(get_stream=outer.fail) if outer.now("described") else profile
+
+            def stop(self) -> None:
+                outer.stopped += 1
+                real.stop()
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(real, name)
+
+        return Pipeline()
+
+
+@pytest.mark.parametrize("moment", ["listed", "asked for its name", "gone when its profiles are listed", "described"])
+def test_a_camera_that_vanishes_while_it_is_opened_is_searched_for_and_its_pipeline_is_closed(run, monkeypatch, moment):
+    with SoftwareCamera(WIDTH, HEIGHT, FPS) as device:
+        vanishing = Vanishing(device, moment)
+        monkeypatch.setattr("hiwm_rig.realsense.device.realsense", lambda: vanishing)
+        camera, pictures = run(request(serial=device.serial), context=vanishing)
+        until(lambda: camera.state is CameraState.SEARCHING)
+        assert vanishing.stopped == (moment == "described")
+        until(lambda: len(pictures) > 3)
+        camera.check()
+        camera.close()
+    assert vanishing.happened and camera.counters["opened"] == 1
+
+
+def test_a_device_that_vanishes_between_the_list_and_its_name_does_not_hide_the_others():
+    def vanished(key: object) -> str:
+        raise RuntimeError("No such device")
+
+    gone = SimpleNamespace(get_info=vanished)
+    there = SimpleNamespace(get_info=lambda key: "222")
+    assert connected_devices(SimpleNamespace(query_devices=lambda: [gone, there])) == {"222": there}
+
+
 def test_silence_of_a_connected_camera_is_starvation(run):
     with SoftwareCamera(WIDTH, HEIGHT, FPS) as device:
         camera, pictures = run(request(serial=device.serial), context=device.context, starvation_s=0.3)
@@ -171,7 +250,7 @@ def test_an_unsupported_profile_is_refused_with_those_there_are(run):
 
 
 def test_two_cameras_without_a_serial_are_refused(run, monkeypatch):
-    monkeypatch.setattr("hiwm_rig.realsense.device.serials", lambda context: ["111", "222"])
+    monkeypatch.setattr("hiwm_rig.realsense.device.connected_devices", lambda context: {"111": None, "222": None})
     camera, _ = run(request())
     assert "several cameras are connected (111, 222)" in refused(camera)
 

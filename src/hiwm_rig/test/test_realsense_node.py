@@ -6,19 +6,29 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from hiwm_bringup.processes import node_environment
 from hiwm_bringup.testing import Probe, unique_domain
 from hiwm_rig.codecs import stamp_to_ns
 from hiwm_rig.contract import load_rig
+from hiwm_rig.realsense import node as node_module
+from hiwm_rig.realsense.camera import CameraState, RealsenseCamera
+from hiwm_rig.realsense.stand_in import SoftwareCamera
 from hiwm_rig.rig_node import qos_profile
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image
 
 pytest.importorskip("pyrealsense2")
@@ -26,7 +36,7 @@ START_S = 90.0
 RIG = """
 name: bench
 arms: [{joints: [{name: a, lower: -1, upper: 1, max_velocity: 1}], home: [0]}]
-cameras: [{name: front, width: 96, height: 64, rate_hz: 15, hardware: {depth: true}}]
+cameras: [{name: front, width: 96, height: 64, rate_hz: 15, hardware: {width: 160, height: 120, depth: true}}]
 """
 
 
@@ -88,8 +98,97 @@ def test_a_missing_camera_is_an_error_on_diagnostics_within_two_seconds(rig_file
             seconds, status = next((t - start, s) for t, s in heard if s.level == b"\x02")
             assert process.poll() is None, "it waits for the camera"
     assert seconds < 2.0
-    assert status.hardware_id == "front" and "camera 123456 is not connected" in status.message
+    assert status.hardware_id == "camera/front" and "camera 123456 is not connected" in status.message
     assert "udev" in status.message
+
+
+@contextmanager
+def node_here(device: SoftwareCamera, domain: int, parameters: dict[str, Any]) -> Iterator[list[BaseException]]:
+    """A camera node in this process, for a software device lives in one; what a callback of it raised."""
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(node_module, "RealsenseCamera", partial(RealsenseCamera, context=device.context, reopen_s=1.5))
+        node = node_module.RealsenseCameraNode(context=context, parameter_overrides=overrides)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    raised: list[BaseException] = []
+
+    def spin() -> None:
+        try:
+            executor.spin()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=spin, daemon=True)
+    thread.start()
+    try:
+        yield raised
+    finally:
+        executor.shutdown()
+        thread.join(10.0)
+        node.close()
+        node.destroy_node()
+        context.try_shutdown()
+
+
+def test_a_node_outlives_starvation_and_unplugging_and_says_so_each_time(rig_file):
+    with ExitStack() as stack:
+        device, domain = (
+            stack.enter_context(SoftwareCamera(160, 120, 30, depth=True)),
+            stack.enter_context(unique_domain()),
+        )
+        parameters = {"rig_file": str(rig_file), "serial": device.serial, "starvation_s": 0.4}
+        raised = stack.enter_context(node_here(device, domain, parameters))
+        probe = stack.enter_context(Probe(domain))
+        images = probe.listen(Image, "/camera/front/color/image_raw")
+        heard: list[DiagnosticStatus] = []
+        probe.node.create_subscription(DiagnosticArray, "/diagnostics", lambda m: heard.append(m.status[0]), 10)
+
+        def until(state: CameraState, level: bytes) -> None:
+            heard.clear()
+            probe.spin_until(
+                lambda: bool(raised) or any(s.level == level and state in [v.value for v in s.values] for s in heard),
+                START_S,
+                state,
+            )
+            assert not raised, raised
+
+        def streams() -> None:
+            until(CameraState.STREAMING, b"\x00")
+            images.clear()
+            probe.spin_until(lambda: len(images) >= 5, START_S, "pictures")
+
+        streams()
+        for _ in range(2):
+            device.pause()
+            until(CameraState.STARVED, b"\x02")
+            device.pause(False)
+            streams()
+            device.unplug()
+            until(CameraState.SEARCHING, b"\x02")
+            device.plug_in()
+            streams()
+    assert not raised
+
+
+def test_depth_and_its_info_offer_what_the_contract_asks_of_images(rig_file):
+    wanted = qos_profile(load_rig(rig_file).qos.images)
+    kinds = {"image_raw": "sensor_msgs/msg/Image", "camera_info": "sensor_msgs/msg/CameraInfo"}
+    with (
+        unique_domain() as domain,
+        camera_node(domain, f"rig_file:={rig_file}", "stand_in:=true"),
+        Probe(domain) as probe,
+    ):
+        depths = probe.listen(Image, "/camera/front/aligned_depth_to_color/image_raw", wanted)
+        probe.spin_until(lambda: len(depths) >= 3, START_S, "depth")
+        for stream in ("color", "aligned_depth_to_color"):
+            for name, kind in kinds.items():
+                (found,) = probe.node.get_publishers_info_by_topic(f"/camera/front/{stream}/{name}")
+                offered = found.qos_profile
+                assert (offered.reliability, offered.durability) == (wanted.reliability, wanted.durability)
+                assert found.topic_type == kind
 
 
 @pytest.mark.parametrize(

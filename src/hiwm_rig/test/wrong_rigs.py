@@ -190,7 +190,8 @@ def delayed(rig: ToyRig) -> None:
 
 
 def drifting(rig: ToyRig) -> None:
-    edit(rig, "aim", lambda target: target + 0.05 * np.sin(rig.tick / 5))
+    """A joint beside the one that the suite moves: the arm can be brought to rest there."""
+    edit(rig, "aim", lambda target: target + [0.0, 0.05 * np.sin(rig.tick / 5), 0.0])
 
 
 def goes_home_when_stale(rig: ToyRig) -> None:
@@ -339,6 +340,34 @@ def in_the_past(rig: ToyRig) -> None:
     for method in ("state", "picture"):
         stamped(method, lambda tick: -100.0)(rig)
 
+
+# -- rigs that fail everything, and so prove nothing ----------------------------------------------------------------
+
+
+def silent(rig: ToyRig) -> None:
+    """Everything is there, nothing comes."""
+    rig.emit_state = lambda stamp: None  # type: ignore[method-assign]
+    rig.emit_picture = lambda stamp: None  # type: ignore[method-assign]
+
+
+def crashed(rig: ToyRig) -> None:
+    """Never was there."""
+    rig._open = lambda domain: None  # type: ignore[method-assign]
+    rig._spin = lambda: None  # type: ignore[method-assign]
+    rig.close = lambda: None  # type: ignore[method-assign]
+
+
+BASELINE = ("image_encoding", "joint_names")
+"""Checks that a wrong rig passes: its pictures and joint states come, and are those of the contract."""
+
+BASELINES: dict[str, tuple[str, ...]] = {
+    "image_encoding": ("image_frame_id", "joint_names"),
+    "joint_names": ("image_encoding", "joint_state_sizes"),
+}
+"""Others, for rigs that are wrong in just that."""
+
+NOT_MEASURED: frozenset[str] = frozenset()
+"""Checks that cannot be carried out on their wrong rig: what is wrong is that the arm cannot be moved."""
 
 AFTER_RESTART: dict[str, Fault] = {
     "restart_is_seen_by_running_users": attribute("emit_picture", lambda stamp: None),

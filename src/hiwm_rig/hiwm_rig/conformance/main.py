@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hiwm_rig.conformance.registry import all_checks, select
-from hiwm_rig.conformance.report import Printer, summary, write_json
+from hiwm_rig.conformance.report import Printer, ReportFileError, require_writable, summary, write_json
 from hiwm_rig.conformance.session import Session
 from hiwm_rig.conformance.settings import Settings
 from hiwm_rig.conformance.suite import run_suite
@@ -23,15 +24,36 @@ class NoRigError(RuntimeError):
     """There is nothing to check; the text says what to do."""
 
 
+def seconds(text: str) -> float:
+    """A duration on the command line.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none that anything could be measured in.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got '{text}'")
+    return value
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments that ``rig_check`` and ``hiwm check`` share."""
     parser.add_argument("--rig-file", default="push_t", help="name of a shipped rig file, or path of a .yaml file")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to FILE")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="only these checks or groups of checks")
     parser.add_argument("--list", action="store_true", help="list the checks and what they look for, and end")
-    parser.add_argument("--window", type=float, default=Settings.window_s, metavar="S", help="how long to watch topics")
-    parser.add_argument("--chunk", type=float, default=Settings.chunk_s, metavar="S", help="duration of a test motion")
-    parser.add_argument("--start", type=float, default=Settings.start_s, metavar="S", help="how long to wait for a rig")
+    parser.add_argument(
+        "--window", type=seconds, default=Settings.window_s, metavar="S", help="how long to watch topics"
+    )
+    parser.add_argument(
+        "--chunk", type=seconds, default=Settings.chunk_s, metavar="S", help="duration of a test motion"
+    )
+    parser.add_argument(
+        "--start", type=seconds, default=Settings.start_s, metavar="S", help="how long to wait for a rig"
+    )
     parser.add_argument(
         "--restart", metavar="COMMAND", help="shell command that restarts the rig; without it those checks are skipped"
     )
@@ -86,8 +108,11 @@ def run_checks(
     Raises:
         NoRigError: no topic of the rig file shows anything.
         KeyError: an unknown check in ``args.only``.
+        ReportFileError: the JSON file cannot be written; nothing has been checked then.
     """
     checks = select(args.only)
+    if args.json is not None:
+        require_writable(args.json)
     settings = Settings(window_s=args.window, chunk_s=args.chunk, start_s=args.start)
     with RigUser(rig, domain) as user:
         sim_time = user.adopt_clock()
@@ -125,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_OK
     try:
         return run_checks(load_rig(args.rig_file), args, "rig", restart=restart_command(args.restart))
-    except (RigFileError, NoRigError, KeyError, subprocess.CalledProcessError) as error:
+    except (RigFileError, NoRigError, ReportFileError, KeyError, subprocess.CalledProcessError) as error:
         print(f"error: {error.args[0] if error.args else error}", file=sys.stderr)
         return EXIT_USAGE
 

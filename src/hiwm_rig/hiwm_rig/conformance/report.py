@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
@@ -11,6 +12,29 @@ from hiwm_rig.conformance.suite import Result
 
 _MARKS = {True: "ok  ", False: "FAIL", None: "skip"}
 _COLOURS = {True: "32", False: "31", None: "33"}
+
+
+class ReportFileError(RuntimeError):
+    """The results cannot be written there; the text says what to do."""
+
+
+def require_writable(path: Path) -> None:
+    """Ask before the checks, which take minutes, what :func:`write_json` needs after them.
+
+    Raises:
+        ReportFileError: it is a folder, or nothing can be written beside it.
+    """
+    why = "it is a folder" if path.is_dir() else ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        why = error.strerror or str(error)
+    if why:
+        raise ReportFileError(
+            f"--json {path}: cannot be written ({why}): name a file in a folder that you may write to"
+        )
 
 
 def line(result: Result, width: int, colour: bool = False) -> str:
@@ -56,12 +80,14 @@ def summary(results: Sequence[Result]) -> str:
 def write_json(results: Sequence[Result], path: Path, rig: str) -> None:
     """Write the results.
 
-    ``checks`` holds what ran: name, passed, topic, expected, seen, seconds; ``skipped`` holds name and reason.
+    ``checks`` holds what ran: name, passed, topic, expected, seen, seconds, and ``measured``: false where the rig did
+    not let the check be carried out, which is a failure as well. ``skipped`` holds name and reason.
     """
     ran = [
         {
             "name": r.name,
             "passed": r.passed,
+            "measured": r.measured,
             "topic": r.topic,
             "expected": r.expected,
             "seen": r.seen,
@@ -73,4 +99,6 @@ def write_json(results: Sequence[Result], path: Path, rig: str) -> None:
     skipped = [{"name": r.name, "reason": r.seen} for r in results if r.passed is None]
     report = {"rig": rig, "passed": all(r["passed"] for r in ran) and bool(ran), "checks": ran, "skipped": skipped}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)

@@ -22,6 +22,7 @@ class Result:
         expected: in words.
         seen: in words; for a skipped check, why.
         seconds: how long it took.
+        measured: False where the rig did not let the check be carried out: it failed for another reason than its own.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Result:
     expected: str
     seen: str
     seconds: float = 0.0
+    measured: bool = True
 
 
 def run_suite(
@@ -56,16 +58,16 @@ def _run(session: Session, check: Check) -> Result:
     missing = [need for need in check.needs if not session.can(need)]
     if missing:
         why = f"needs {', '.join(missing)}: this run was not told how"
-        return Result(check.name, check.group, None, "", check.about, why)
-    start = time.monotonic()
+        return Result(check.name, check.group, None, "", check.about, why, measured=False)
+    start, measured = time.monotonic(), True
     try:
         findings = list(check.run(session))
     except CannotMeasureError as error:
-        findings = [Finding(error.topic, False, check.about, str(error))]
+        findings, measured = [Finding(error.topic, False, check.about, str(error))], False
     shown = _most_telling(check, findings)
     passed = bool(findings) and all(f.passed for f in findings)
     taken = time.monotonic() - start
-    return Result(check.name, check.group, passed, shown.topic, shown.expected, shown.seen, taken)
+    return Result(check.name, check.group, passed, shown.topic, shown.expected, shown.seen, taken, measured)
 
 
 def _most_telling(check: Check, findings: Iterable[Finding]) -> Finding:

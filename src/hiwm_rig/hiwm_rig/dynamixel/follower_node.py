@@ -24,7 +24,7 @@ from hiwm_rig.dynamixel.follower import Follower, FollowerMode, FollowerSample
 from hiwm_rig.dynamixel.ports import resolve_ports
 from hiwm_rig.dynamixel.servo_loop import LoopStatus, ServoLoop
 from hiwm_rig.hardware import FollowerBus
-from hiwm_rig.hardware_status import HardwareLevel, HardwareReporter, HardwareStatus
+from hiwm_rig.hardware_status import HardwareKind, HardwareLevel, HardwareReporter, HardwareStatus
 from hiwm_rig.rig_node import DiagnosticsReporter, StartupError, declare_rig, now_ns, qos_profile, run_node
 from hiwm_rig.single_publisher import SinglePublisher
 from hiwm_rig.types import FloatArray
@@ -74,7 +74,7 @@ class FollowerNode(Node):
         connect_s = float(self.declare_parameter("connect_s", 5.0).value)
         discovery_s = float(self.declare_parameter("discovery_s", 1.0).value)
         self._only = [SinglePublisher(self, arm.joint_states, discovery_s) for arm in self.rig.arms]
-        self._hardware = HardwareReporter(self, self.rig.topics.diagnostics)
+        self._hardware = HardwareReporter(self, self.rig.topics.diagnostics, HardwareKind.ARM)
         self._reporting = threading.Lock()
         self._arms: list[_Running] = []
         try:

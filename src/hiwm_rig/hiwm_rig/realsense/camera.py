@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -138,20 +139,15 @@ class RealsenseCamera:
                 self._stop.wait(_RETRY_S)
 
     def _session(self, context: Any) -> bool:
-        """Open, deliver, close; False where nothing could be opened. Nothing holds the device after it."""
+        """Open, deliver, close; False where the device was missing or lost. Nothing holds it after this."""
         try:
-            stream = Stream(self._request, context, self._clock)
+            with closing(Stream(self._request, context, self._clock)) as stream:
+                self.counters["opened"] += 1
+                self.counters["reconnects"] = self.counters["opened"] - 1
+                self._pump(stream)
         except CameraMissingError as error:
             self._enter(CameraState.SEARCHING, str(error))
             return False
-        self.counters["opened"] += 1
-        self.counters["reconnects"] = self.counters["opened"] - 1
-        try:
-            self._pump(stream)
-        except CameraMissingError as error:
-            self._enter(CameraState.SEARCHING, str(error))
-        finally:
-            stream.close()
         return True
 
     def _pump(self, stream: Stream) -> None:

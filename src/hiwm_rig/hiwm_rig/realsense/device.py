@@ -73,10 +73,25 @@ class Capture:
     number: int
 
 
-def serials(context: Any) -> list[str]:
-    """Serial numbers of the devices that are connected."""
+def connected_devices(context: Any) -> dict[str, Any]:
+    """Devices that are connected, by serial number. One that is unplugged while it is asked for its name is not.
+
+    Raises:
+        CameraMissingError: the devices cannot be listed at present.
+    """
     rs = realsense()
-    return [d.get_info(rs.camera_info.serial_number) for d in context.query_devices()]
+    try:
+        listed = context.query_devices()
+    except RuntimeError as error:
+        raise CameraMissingError(f"librealsense cannot list the cameras: {error}") from error
+    found = {}
+    for i in range(len(listed)):
+        try:
+            device = listed[i]
+            found[str(device.get_info(rs.camera_info.serial_number))] = device
+        except RuntimeError:  # unplugged since it was listed
+            continue
+    return found
 
 
 class Stream:
@@ -88,7 +103,7 @@ class Stream:
         clock: the host's time in ns.
 
     Raises:
-        CameraMissingError: no such device at present; connected ones are named.
+        CameraMissingError: no such device at present; connected ones are named. Also where it vanishes meanwhile.
         CameraSettingsError: a profile the device does not have, or a file that is no recording.
     """
 
@@ -101,14 +116,29 @@ class Stream:
         self._pipeline = self._rs.pipeline(context)
         self._profile = self._start()
         self._align = self._rs.align(self._rs.stream.color) if request.depth else None
-        colour = self._profile.get_stream(self._rs.stream.color).as_video_stream_profile()
-        self.size = (int(colour.width()), int(colour.height()))
-        self.fps = int(colour.fps())
-        self._bgr = colour.format() == self._rs.format.bgr8
-        self.intrinsics = _intrinsics(colour.get_intrinsics())
+        try:
+            self._describe()
+        except BaseException:
+            self.close()
+            raise
+
+    def _describe(self) -> None:
+        """Ask the open stream what it is."""
+        rs = self._rs
+        try:
+            colour = self._profile.get_stream(rs.stream.color).as_video_stream_profile()
+            encoding = colour.format()
+            self.size = (int(colour.width()), int(colour.height()))
+            self.fps = int(colour.fps())
+            self.intrinsics = _intrinsics(colour.get_intrinsics())
+        except RuntimeError as error:
+            raise CameraMissingError(f"{self.request.source} was lost while it was opened: {error}") from error
+        if encoding not in (rs.format.rgb8, rs.format.bgr8):
+            raise CameraSettingsError(f"{self.request.source} holds {encoding}: record colour as rgb8 or bgr8")
+        self._bgr = encoding == rs.format.bgr8
 
     def _find(self, serial: str) -> str:
-        there = serials(self._context)
+        there = list(connected_devices(self._context))
         listed = ", ".join(there) or "none"
         if serial and serial not in there:
             raise CameraMissingError(
@@ -134,14 +164,9 @@ class Stream:
             if request.depth:
                 config.enable_stream(rs.stream.depth, rs.format.z16, request.fps)
         try:
-            profile = self._pipeline.start(config)
+            return self._pipeline.start(config)
         except RuntimeError as error:
             raise self._refused(error) from error
-        colour = profile.get_stream(rs.stream.color).as_video_stream_profile()
-        if colour.format() not in (rs.format.rgb8, rs.format.bgr8):
-            self._pipeline.stop()
-            raise CameraSettingsError(f"{request.source} holds {colour.format()}: record colour as rgb8 or bgr8")
-        return profile
 
     def _configure_recording(self, config: Any) -> None:
         rs, request = self._rs, self.request
@@ -169,15 +194,23 @@ class Stream:
         )
 
     def _profiles(self) -> str:
-        rs = self._rs
-        devices = self._context.query_devices()
-        device = next(d for d in devices if d.get_info(rs.camera_info.serial_number) == self.serial)
-        found = set()
-        for sensor in device.query_sensors():
-            for profile in sensor.get_stream_profiles():
-                if profile.stream_type() == rs.stream.color and profile.format() == rs.format.rgb8:
-                    video = profile.as_video_stream_profile()
-                    found.add((video.width(), video.height(), profile.fps()))
+        """The colour profiles of the device, for people.
+
+        Raises:
+            CameraMissingError: it has vanished: nothing was wrong with the request, then.
+        """
+        rs, found = self._rs, set()
+        device = connected_devices(self._context).get(self.serial)
+        if device is None:
+            raise CameraMissingError(f"camera {self.serial} was unplugged while it was opened")
+        try:
+            for sensor in device.query_sensors():
+                for profile in sensor.get_stream_profiles():
+                    if profile.stream_type() == rs.stream.color and profile.format() == rs.format.rgb8:
+                        video = profile.as_video_stream_profile()
+                        found.add((video.width(), video.height(), profile.fps()))
+        except RuntimeError as error:
+            raise CameraMissingError(f"camera {self.serial} was unplugged while it was opened: {error}") from error
         return ", ".join(f"{w}x{h} at {fps} Hz" for w, h, fps in sorted(found)) or "none in rgb8"
 
     def read(self, timeout_s: float) -> Capture | None:
@@ -189,21 +222,23 @@ class Stream:
         try:
             came, frames = self._pipeline.try_wait_for_frames(round(1e3 * timeout_s))
             arrival = self._clock()
-            if not came:
-                return None
-            if self._align is not None:
-                frames = self._align.process(frames)
-            colour, depth = frames.get_color_frame(), frames.get_depth_frame() if self._align is not None else None
+            return self._capture(frames, arrival) if came else None
         except RuntimeError as error:
             raise CameraMissingError(f"{self.request.source} failed: {error}") from error
+
+    def _capture(self, frames: Any, arrival_ns: int) -> Capture | None:
+        """The values of a set of frames; None for half of a pair, whose other half comes with the next."""
+        if self._align is not None:
+            frames = self._align.process(frames)
+        colour, depth = frames.get_color_frame(), frames.get_depth_frame() if self._align is not None else None
         if not colour or (self._align is not None and not depth):
-            return None  # half of a pair; the other half comes with the next
+            return None
         image = np.asanyarray(colour.get_data())
         return Capture(
             colour=(image[:, :, ::-1] if self._bgr else image).copy(),  # the library reuses its buffers
             depth=_millimetres(depth) if depth else None,
             hardware_ms=float(colour.get_timestamp()),
-            arrival_ns=arrival,
+            arrival_ns=arrival_ns,
             number=int(colour.get_frame_number()),
         )
 
@@ -216,7 +251,7 @@ class Stream:
 
     def connected(self) -> bool:
         """Whether the device is still there; a recording always is."""
-        return bool(self.request.recording) or self.serial in serials(self._context)
+        return bool(self.request.recording) or self.serial in connected_devices(self._context)
 
     def close(self) -> None:
         """Stop the stream. A device that is gone cannot be stopped, which is no error here."""
