@@ -44,7 +44,7 @@ class CameraFrames:
     """uint8 [N, H, W, 3] RGB, read-only. Indices of the first axis work as in NumPy: number, slice, array of any shape.
 
     Blocks of ten frames of an episode are decoded at once, from the key frame before them. Safe to use from several
-    threads, and from worker processes after a fork.
+    threads and from worker processes, forked or sent there.
 
     Args:
         places: where the frames lie.
@@ -59,11 +59,15 @@ class CameraFrames:
     def __init__(self, places: VideoPlaces, shape: tuple[int, int, int, int], fps: float, cache: FrameCache) -> None:
         self.shape = shape
         self._places = places
+        self._fps = fps
         blocks = -(-places.length // BLOCK)
         self._first_block = np.concatenate([[0], np.cumsum(blocks)])
         self._cache = cache
         self._clips = ClipReader(fps, shape[1:])
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CameraFrames, (self._places, self.shape, self._fps, self._cache)
 
     def __len__(self) -> int:
         return self.shape[0]

@@ -14,6 +14,7 @@ import mmap
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,7 @@ class FrameCache:
     def __init__(self, path: Path, slots: int, frames_per_block: int, frame_bytes: int) -> None:
         self.path = path
         self.slots = slots
+        self._frames_per_block = frames_per_block
         self._frame_bytes = frame_bytes
         self._block_bytes = frames_per_block * frame_bytes
         self._writing = threading.Lock()
@@ -62,6 +64,9 @@ class FrameCache:
             message = f"{path.parent}: cannot cache decoded frames here ({error}); set HIWM_CACHE to a writable folder"
             raise DatasetError(message) from error
         self._tags = np.frombuffer(self._map, dtype=np.int64)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FrameCache, (self.path, self.slots, self._frames_per_block, self._frame_bytes)
 
     def read(self, block: int, frame: int, out: np.ndarray) -> bool:
         """Copy consecutive frames of a block, from number ``frame`` on, into ``out``; False if it is not kept."""

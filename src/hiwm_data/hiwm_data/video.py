@@ -180,12 +180,6 @@ class ClipReader:
             self._open.pop(path, None)
             raise DatasetError(f"{path}: cannot decode: {error}") from error
 
-    def __getstate__(self) -> tuple[float, tuple[int, ...]]:
-        return self._fps, self._shape
-
-    def __setstate__(self, state: tuple[float, tuple[int, ...]]) -> None:
-        self.__init__(*state)  # type: ignore[misc]
-
     def _read(self, path: Path, first: int, count: int) -> np.ndarray:
         video = self._video(path)
         out = np.empty((count, *self._shape), np.uint8)
@@ -211,7 +205,7 @@ class ClipReader:
                 raise DatasetError(f"{path}: no such video file")
             self._open[path] = _OpenVideo(path, self._fps)
             if len(self._open) > _OPEN_FILES:
-                self._open.popitem(last=False)
+                self._open.popitem(last=False)[1].close()
         self._open.move_to_end(path)
         return self._open[path]
 
@@ -224,7 +218,12 @@ class _OpenVideo:
         self._stream = self._container.streams.video[0]
         self._fps = fps
         self._next = 0
-        self._frames = self._decode()
+        self._frames: Iterator[av.VideoFrame] = self._decode()
+
+    def close(self) -> None:
+        """Give back the decoder's memory now, not when the garbage collector gets to it."""
+        self._frames = iter(())
+        self._container.close()
 
     def frames_from(self, first: int) -> Iterator[tuple[int, av.VideoFrame]]:
         """Numbered frames, from the key frame before number ``first`` on, or from where the last call stopped."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import threading
 
 import numpy as np
@@ -218,6 +219,11 @@ def test_reading_some_frames_decodes_only_the_blocks_they_lie_in(tmp_path, monke
     assert frames[-1].shape == (*SIZE, 3) and frames[3:5, 2:6, 1:3].shape == (2, 4, 2, 3)
     with pytest.raises(IndexError):
         frames[37]
+
+
+def test_frames_can_be_sent_to_another_process(tmp_path):
+    frames = Dataset(write(tmp_path / "d", (12, 25))).images("front")
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(frames))[10:20], frames[10:20])
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 3])

@@ -150,8 +150,8 @@ class WindowSource:
         self.frames = frames
         self._spec = spec
         self._image_steps = image_steps
-        self._joints = dataset.column(STATE).astype(np.float32)
-        self._actions = dataset.column(ACTION).astype(np.float32)
+        self._joints = dataset.column(STATE).astype(np.float32, copy=False)
+        self._actions = dataset.column(ACTION).astype(np.float32, copy=False)
         self._images = {c.name: dataset.images(c.name) for c in spec.cameras}
 
     def __len__(self) -> int:
