@@ -1,7 +1,7 @@
 """DROID episodes as bags: the topics of the rig file, images at 5 Hz, joint states and commands at the recorded 15 Hz.
 
 The source has no clock; every bag begins one second after the epoch. A person drove throughout, and so the control
-state says. Converted again, a bag gives the frames, states and actions that the direct import gives.
+state says. Converted again, a bag gives the states and actions that the direct import gives, and its frames within the codec's loss.
 """
 
 from __future__ import annotations
