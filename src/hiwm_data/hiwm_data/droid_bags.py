@@ -1,7 +1,8 @@
 """DROID episodes as bags: the topics of the rig file, images at 5 Hz, joint states and commands at the recorded 15 Hz.
 
 The source has no clock; every bag begins one second after the epoch. A person drove throughout, and so the control
-state says. Converted again, a bag gives the states and actions that the direct import gives, and its frames within the codec's loss.
+state says. Converted again, a bag gives the states and actions that the direct import gives, and its frames within
+what the codec loses.
 """
 
 from __future__ import annotations
