@@ -17,6 +17,7 @@ from hiwm_rig.contract import Arm, Rig
 from hiwm_rig.dynamixel.control_table import RAD_PER_TICK
 from hiwm_rig.dynamixel.emulator import emulated_port, send_order
 from hiwm_rig.dynamixel.ports import part_name
+from hiwm_rig.hardware_status import HardwareKind, hardware_id
 from hiwm_rig.rig_node import qos_profile
 from hiwm_rig.types import Driver, FloatArray
 from sensor_msgs.msg import JointState, Joy
@@ -113,6 +114,11 @@ class ArmSession:
         arm = arm or self.arm
         return joint_state_to_sample(self.arms[arm.name].follower[-1], arm.joint_names).positions
 
+    def leader_joints(self, arm: Arm | None = None) -> FloatArray:
+        """(D,) newest positions of a leader, as its follower's joints."""
+        arm = arm or self.arm
+        return joint_state_to_sample(self.arms[arm.name].leader[-1], arm.joint_names).positions
+
     def until(self, condition: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
         """Handle messages until a condition holds.
 
@@ -152,13 +158,32 @@ class ArmSession:
         )
         self.drives(driver, timeout_s)
 
-    def levels(self, name: str) -> list[int]:
-        """Levels of all statuses of an arm or leader on diagnostics, oldest first."""
-        return [ord(s.level) for m in self.diagnostics for s in m.status if s.hardware_id == name]
+    def levels(self, name: str, kind: HardwareKind = HardwareKind.ARM) -> list[int]:
+        """Levels of all statuses of an arm or its leader on diagnostics, oldest first."""
+        wanted = hardware_id(kind, name)
+        return [ord(s.level) for m in self.diagnostics for s in m.status if s.hardware_id == wanted]
 
     def follows(self, joint: int, position: float, arm: Arm | None = None, tolerance: float = 0.01) -> bool:
         """Whether a follower's joint is at a position, rad or m."""
         return bool(np.abs(self.joints(arm)[joint] - position) < tolerance)
+
+    def lead_to(self, joint: int, position: float, arm: Arm | None = None, timeout_s: float = 30.0) -> None:
+        """A hand moves a joint of the leader, and the follower goes there.
+
+        Where the machine stalls for so long that the leader counts as stale, the arbiter lets go of it; a person asks
+        for control again then, and so does this.
+
+        Raises:
+            TimeoutError: it does not go there.
+        """
+
+        def there() -> bool:
+            if self.control[-1].driver == Driver.PAUSED:
+                self.ask(Driver.HUMAN, timeout_s)
+            return self.follows(joint, position, arm)
+
+        self.hand(joint, position, arm)
+        self.until(there, f"the follower at the leader's side, joint {joint} at {position}", timeout_s)
 
     def close(self) -> None:
         """Leave the domain."""

@@ -156,7 +156,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, default=10.0, help="length of the endurance run")
     parser.add_argument("--repeats", type=int, default=100, help="repeats of the short measurements")
     parser.add_argument(
-        "--soak", type=float, metavar="MINUTES", help="instead: the physical rig on emulated servos under random faults"
+        "--soak",
+        type=float,
+        metavar="MINUTES",
+        help="instead: the physical rig on emulated servos under random faults; exit code 1 where it found something",
     )
 
 
@@ -185,7 +188,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure and write JSON.
 
     Returns:
-        0, 1 where a node died or does not answer, 2 for unknown names or missing models.
+        0, 1 where a node died or does not answer or a soak found something, 2 for unknown names or missing models.
     """
     import torch
 
@@ -203,11 +206,24 @@ def run(args: argparse.Namespace) -> int:
     except (GraphError, ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_USAGE
+    _write(figures, args.out)
+    return EXIT_OK if args.soak is None else _judge_soak(figures)
+
+
+def _judge_soak(figures: Figures) -> int:
+    from hiwm_bringup.soak import found
+
+    wrong = found(figures)
+    for text in wrong:
+        print(f"error: soak: {text}", file=sys.stderr)
+    return EXIT_FAILED if wrong else EXIT_OK
+
+
+def _write(figures: Figures, path: Path | None) -> None:
     text = json.dumps(figures, indent=2)
     print(text)
-    if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        partial = args.out.with_name(args.out.name + ".partial")
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
         partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(args.out)
-    return EXIT_OK
+        partial.replace(path)

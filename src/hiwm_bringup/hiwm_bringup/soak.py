@@ -1,7 +1,8 @@
 """``hiwm bench --soak``: the physical rig on emulated servos under random faults, for as long as one likes.
 
 After each fault the rig has to heal, by itself or by the one thing a person would do (switch the torque on again,
-release the emergency stop), and a person has to be able to drive it again.
+release the emergency stop), and a person has to be able to drive it again. Whatever is found is counted, and the soak
+goes on as long as the nodes live.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _START_S = 90.0
 _HEALS_S = 20.0
 """A rig that does not obey this long after its fault has ended is stuck."""
+_NO_ANSWER = (TimeoutError, FileNotFoundError)
+"""A service or an emulator does not answer, or has gone; whether a node has died is looked at after the round."""
 _TOLERANCE = 5e-3
 """rad or m: a tick, and the lag of a servo at its limit."""
 
@@ -89,6 +92,7 @@ class Soak:
     outside: int = 0
     asked_again: int = 0
     states: int = 0
+    died: str = ""
 
     def look(self, session: ArmSession) -> None:
         """Judge every position and every goal of the followers since the last look."""
@@ -111,18 +115,29 @@ def run_soak(options: BenchOptions, minutes: float) -> Figures:
     """Run the soak; its counts."""
     rig = load_rig(options.rig_file)
     soak, rng = Soak(), np.random.default_rng(0)
-    alive = True
     with unique_domain() as domain, graph(arm_nodes(f"rig_file:={options.rig_file}", cameras=True), domain) as nodes:
         session = ArmSession(rig, domain)
         try:
             session.until(lambda: nodes.poll() and session.started, "the rig", _START_S)
             _rounds(session, nodes, soak, rng, minutes)
         except NodeDiedError as error:
-            alive = False
-            soak.stuck.append(str(error).splitlines()[0])
+            soak.died = str(error).splitlines()[0]
         finally:
             session.close()
-    return {"soak": _summary(soak, minutes, alive)}
+    return {"soak": _summary(soak, minutes)}
+
+
+def found(figures: Figures) -> list[str]:
+    """What is wrong in the figures of :func:`run_soak`, one sentence each; empty where the rig came through."""
+    counts = figures["soak"]
+    wrong = [f"stuck {text}" for text in counts["stuck"]]
+    if not counts["nodes_alive"]:
+        wrong.append(counts["died"])
+    if counts["outside_limits"]:
+        wrong.append(f"{counts['outside_limits']} positions or goals of followers outside their limits")
+    if not counts["faults"]:
+        wrong.append("no fault was tried: give it more minutes")
+    return wrong
 
 
 def _rounds(session: ArmSession, nodes: Supervisor, soak: Soak, rng: np.random.Generator, minutes: float) -> None:
@@ -132,7 +147,11 @@ def _rounds(session: ArmSession, nodes: Supervisor, soak: Soak, rng: np.random.G
             start = time.monotonic()
             nodes.poll()
             _round(session, soak, rng)
-            soak.look(session)
+            nodes.poll()
+            try:
+                soak.look(session)
+            except _NO_ANSWER as error:
+                soak.stuck.append(f"asking the emulators: {error}")
             bar.update(time.monotonic() - start)
 
 
@@ -141,10 +160,12 @@ def _round(session: ArmSession, soak: Soak, rng: np.random.Generator) -> None:
     arm = session.rig.arms[int(rng.integers(len(session.rig.arms)))]
     driver = Driver.HUMAN if rng.uniform() < 0.7 else Driver.PAUSED
     name = str(rng.choice(list(FAULTS)))
+    phase = f"before '{name}'"
     try:
         session.ask(driver, _HEALS_S)
         session.hand(0, float(rng.uniform(-1.0, 1.0)), arm)
         session.probe.spin_for(float(rng.uniform(0.0, 0.6)))
+        phase = f"after '{name}'"
         FAULTS[name](session, arm, rng)
         soak.faults[name] += 1
         session.probe.spin_for(float(rng.uniform(0.1, 1.5)))
@@ -152,9 +173,17 @@ def _round(session: ArmSession, soak: Soak, rng: np.random.Generator) -> None:
         _put_right(session)
         _drive_again(session, soak, arm, float(rng.uniform(-0.8, 0.8)))
         soak.healed_s.append(time.monotonic() - began)
-    except TimeoutError as error:
-        soak.stuck.append(f"{name}: {error}")
+    except _NO_ANSWER as error:
+        soak.stuck.append(f"{phase}: {error}")
+        _try_to_put_right(session, soak)
+
+
+def _try_to_put_right(session: ArmSession, soak: Soak) -> None:
+    """So that the next round starts with a rig that obeys; a rig that does not is found stuck by that round again."""
+    try:
         _put_right(session)
+    except _NO_ANSWER as error:
+        soak.stuck.append(f"after all faults had ended: {error}")
 
 
 def _drive_again(session: ArmSession, soak: Soak, arm: Arm, goal: float) -> None:
@@ -162,7 +191,9 @@ def _drive_again(session: ArmSession, soak: Soak, arm: Arm, goal: float) -> None
     session.ask(Driver.HUMAN, _HEALS_S)
     session.hand(0, goal, arm)
     session.until(
-        lambda: session.follows(0, goal, arm) or session.control[-1].driver != Driver.HUMAN, "obeys", _HEALS_S
+        lambda: session.follows(0, goal, arm) or session.control[-1].driver != Driver.HUMAN,
+        "the follower obeys",
+        _HEALS_S,
     )
     if not session.follows(0, goal, arm):
         soak.asked_again += 1
@@ -181,10 +212,11 @@ def _put_right(session: ArmSession) -> None:
     session.probe.call(SetBool, "/hiwm/emergency_stop", SetBool.Request(data=False))
 
 
-def _summary(soak: Soak, minutes: float, alive: bool) -> dict[str, Any]:
+def _summary(soak: Soak, minutes: float) -> dict[str, Any]:
     return {
         "minutes": minutes,
-        "nodes_alive": alive,
+        "nodes_alive": not soak.died,
+        "died": soak.died,
         "faults": dict(sorted(soak.faults.items())),
         "stuck": soak.stuck,
         "states": soak.states,

@@ -28,11 +28,9 @@ def session() -> Iterator[ArmSession]:
 def test_each_hand_moves_its_own_follower_through_one_arbiter(session: ArmSession) -> None:
     session.ask(Driver.HUMAN)
     assert list(session.control[-1].joint_names) == list(RIG.joint_names)
-    session.hand(0, 0.4, LEFT)
-    session.hand(0, -0.3, RIGHT)
-    session.until(
-        lambda: session.follows(0, 0.4, LEFT) and session.follows(0, -0.3, RIGHT), "each follower at its leader's side"
-    )
+    session.lead_to(0, 0.4, LEFT)
+    session.lead_to(0, -0.3, RIGHT)
+    assert session.follows(0, 0.4, LEFT)
     assert session.follows(1, LEFT.home[1], LEFT) and session.follows(1, RIGHT.home[1], RIGHT)
 
 
@@ -41,13 +39,14 @@ def test_a_fault_of_one_arm_holds_both_and_heals(session: ArmSession) -> None:
     session.order("follower", "missing 2", RIGHT)
     session.drives(Driver.PAUSED)
     assert "arm 'right'" in session.control[-1].reason
+    session.probe.spin_for(0.2)  # the servos' lag
     session.hand(0, -0.4, LEFT)
     left = session.joints(LEFT)
     session.probe.spin_for(0.5)
     assert np.allclose(session.joints(LEFT), left, atol=0.005), "one arm does not go on alone"
     session.order("follower", "clear", RIGHT)
     session.ask(Driver.HUMAN)
-    session.until(lambda: session.follows(0, -0.4, LEFT), "the left follower again")
+    session.lead_to(0, -0.4, LEFT)
 
 
 def test_one_emergency_stop_holds_both_arms(session: ArmSession) -> None:

@@ -185,8 +185,7 @@ def test_a_leader_arm_takes_over_inside_the_world_model_and_goes_back(models, do
         press(session, 0)
         session.drives(Driver.HUMAN)
         goal = float(session.joints()[0]) + 0.1
-        session.hand(0, goal)
-        session.until(lambda: session.follows(0, goal), "the arm in the world model at the leader's side")
+        session.lead_to(0, goal)
         press(session, 3)
         session.until(lambda: session.control[-1].reason == "rollback", "the way back")
         session.order("leader", "release")

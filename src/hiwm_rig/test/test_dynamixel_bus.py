@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from hiwm_rig.contract import load_rig
 from hiwm_rig.dynamixel import control_table as table
-from hiwm_rig.dynamixel.bus import AnswerError, Bus, PortError, RefusedError, WrongServoError
+from hiwm_rig.dynamixel.bus import AnswerError, Bus, PortError, Present, RefusedError, WrongServoError
 from hiwm_rig.dynamixel.control_table import HardwareError, OperatingMode
 from hiwm_rig.dynamixel.emulated_servo import EmulatedServo
 from hiwm_rig.dynamixel.emulator import Emulator
@@ -46,6 +47,14 @@ def bus(arm: EmulatedArm) -> Iterator[Bus]:
         yield opened
 
 
+def present(bus: Bus) -> Present:
+    """A reading of a healthy bus; on a stalled machine the first answers may come too late."""
+    for _ in range(10):
+        with contextlib.suppress(AnswerError):
+            return bus.present()
+    return bus.present()
+
+
 def torque_on(bus: Bus) -> None:
     for servo in bus.ids:
         bus.write(servo, table.TORQUE_ENABLE, 1)
@@ -57,13 +66,13 @@ def test_goals_written_to_all_servos_are_what_they_move_to(tmp_path: Path, firmw
         bus.check()
         assert bus.fast == (firmware >= table.FAST_SYNC_READ_FIRMWARE)
         torque_on(bus)
-        goals = bus.present().position + np.array([40, -40, 30, 20, -10, 5, 60])
+        goals = present(bus).position + np.array([40, -40, 30, 20, -10, 5, 60])
         bus.write_all(table.GOAL_POSITION, goals)
         deadline = time.monotonic() + 5
-        while not np.array_equal(bus.present().position, goals) and time.monotonic() < deadline:
+        while not np.array_equal(present(bus).position, goals) and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert bus.present().position.tolist() == goals.tolist()
-        assert not bus.present().alerts
+        assert present(bus).position.tolist() == goals.tolist()
+        assert not present(bus).alerts
 
 
 def test_signs_are_converted_both_ways(arm: EmulatedArm, emulator: Emulator, bus: Bus) -> None:
@@ -73,10 +82,10 @@ def test_signs_are_converted_both_ways(arm: EmulatedArm, emulator: Emulator, bus
     bus.write(7, table.GOAL_VELOCITY, -7)
     assert servo.get(table.GOAL_VELOCITY) == -7
     arm.order("hand 7 -50")  # moves below zero, backwards
-    seen = [bus.present()]
+    seen = [present(bus)]
     deadline = time.monotonic() + 5
     while seen[-1].position[6] != -50 and time.monotonic() < deadline:
-        seen.append(bus.present())
+        seen.append(present(bus))
     assert seen[-1].position[6] == -50
     assert min(p.velocity[6] for p in seen) < 0
 
@@ -90,22 +99,22 @@ def test_a_faulty_servo_is_an_error_never_an_old_value_and_heals(
 ) -> None:
     with emulated_arm(ARM, tmp_path, firmware=firmware) as (arm, _), Bus(arm.port, 1_000_000, MOTORS) as bus:
         bus.check()
-        bus.present()
+        present(bus)
         arm.order(order)
         start = time.monotonic()
         with pytest.raises(AnswerError, match=text):
             bus.present()
-        assert time.monotonic() - start < 0.2
+        assert time.monotonic() - start < 1.0, "it gives up by itself"
         with pytest.raises(AnswerError, match=r"servo 3 \(elbow\)"):
             bus.check()
         arm.order("clear")
-        assert len(bus.present().position) == len(MOTORS)
+        assert len(present(bus).position) == len(MOTORS)
 
 
 def test_a_late_answer_is_not_taken_for_the_next_one(arm: EmulatedArm, emulator: Emulator, bus: Bus) -> None:
     arm.order("late 2 0.039")  # after the SDK's time-out, while the line is being watched for stragglers
     with pytest.raises(AnswerError):
-        bus.read(2, table.PRESENT_POSITION)
+        bus.read(2, table.PRESENT_POSITION, attempts=1)
     arm.order("clear")
     emulator.bus.servos[2].set(table.GOAL_CURRENT, 77)
     assert bus.read(2, table.GOAL_CURRENT) == 77
@@ -117,21 +126,29 @@ def test_a_straggler_of_another_length_is_dropped_even_when_it_comes_inside_the_
 ) -> None:
     arm.order("late 2 0.06")
     with pytest.raises(AnswerError):
-        bus.read(2, table.PRESENT_POSITION)
+        bus.read(2, table.PRESENT_POSITION, attempts=1)
     arm.order("late 2 0.03")  # the straggler arrives first, then the answer
     assert bus.read(2, table.PRESENT_TEMPERATURE) == 30
-    assert bus.counters["dropped_packets"] == 1
+    assert bus.counters["dropped_packets"] + bus.counters["dropped_bytes"] > 0
+
+
+def test_a_lost_answer_is_asked_for_again(bus: Bus, emulator: Emulator) -> None:
+    feed, lose = emulator.bus.feed, [True, True]
+    emulator.bus.feed = lambda data, now: feed(data, now) if not lose or not lose.pop() else []  # type: ignore[method-assign]
+    assert bus.read(3, table.PRESENT_TEMPERATURE) == 30
+    assert bus.counters["repeated_transactions"] == 2
+    assert bus.read_all(table.ID) == list(bus.ids)
 
 
 def test_a_hardware_error_is_seen_in_every_reading_and_cleared_by_a_reboot(arm: EmulatedArm, bus: Bus) -> None:
     torque_on(bus)
     arm.order("overload 4")
-    assert bus.present().alerts == (4,)
-    assert bus.hardware_error(4) == HardwareError.OVERLOAD
+    assert present(bus).alerts == (4,)
+    assert bus.hardware_errors() == {4: HardwareError.OVERLOAD}
     bus.write(4, table.TORQUE_ENABLE, 1)
     assert bus.read(4, table.TORQUE_ENABLE) == 0, "torque stays off until the reboot"
     bus.reboot(4)
-    assert bus.present().alerts == ()
+    assert present(bus).alerts == ()
     bus.write(4, table.TORQUE_ENABLE, 1)
     assert bus.read(4, table.TORQUE_ENABLE) == 1
 
@@ -141,7 +158,7 @@ def test_the_watchdog_stops_servos_whose_computer_has_died(arm: EmulatedArm, bus
     for servo in bus.ids:
         bus.write(servo, table.BUS_WATCHDOG, 2)
     bus.write_all(table.PROFILE_VELOCITY, [20] * len(bus.ids))
-    goals = bus.present().position + 500
+    goals = present(bus).position + 500
     bus.write_all(table.GOAL_POSITION, goals)
     time.sleep(0.3)  # nobody speaks
     stopped = arm.state()
@@ -165,13 +182,13 @@ def test_unplugging_is_a_port_error_and_a_replugged_port_opens_again(arm: Emulat
     arm.order("replug")
     bus.open()
     bus.check()
-    assert len(bus.present().position) == len(MOTORS)
+    assert len(present(bus).position) == len(MOTORS)
 
 
 def test_only_one_process_may_own_a_port(arm: EmulatedArm, bus: Bus) -> None:
     with pytest.raises(PortError, match="in use by another process"):
         Bus(arm.port, 1_000_000, MOTORS).open()
-    bus.present()
+    present(bus)
 
 
 def test_at_a_wrong_baud_rate_no_servo_answers_and_the_message_names_it(arm: EmulatedArm) -> None:

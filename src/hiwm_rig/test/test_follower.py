@@ -12,18 +12,21 @@ import pytest
 from hiwm_rig.codecs import Chunk, chunk_to_trajectory
 from hiwm_rig.contract import load_rig
 from hiwm_rig.dynamixel import control_table as table
-from hiwm_rig.dynamixel.bus import Bus, BusError
-from hiwm_rig.dynamixel.emulator import Emulator
+from hiwm_rig.dynamixel.bus import Bus, BusError, WrongServoError
+from hiwm_rig.dynamixel.emulated_bus import Reply
+from hiwm_rig.dynamixel.emulator import Emulator, OrderError
 from hiwm_rig.dynamixel.follower import Follower, FollowerMode, FollowerSample
 from hiwm_rig.dynamixel.motor_map import CalibrationError, MotorMap
 from hiwm_rig.dynamixel.servo_loop import LoopState, LoopStatus, ServoLoop
 from hiwm_rig.dynamixel.testing import EmulatedArm, emulated_arm
+from hiwm_rig.hardware import FollowerBus
 
 pytest.importorskip("trajectory_msgs", reason="commands are ROS messages")
 RIG = load_rig("push_t")
 ARM = RIG.arms[0]
 assert ARM.hardware is not None
 CONFIG = ARM.hardware.follower.model_copy(update={"ramp_s": 0.2})
+SLOW_START = CONFIG.model_copy(update={"ramp_s": 5.0})
 HOME = np.array(ARM.home)
 VMAX = np.array([j.max_velocity for j in ARM.joints])
 WAIST = np.eye(7)[0]
@@ -41,14 +44,14 @@ def wait(condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> N
 class Running:
     """A follower on its loop, and what it reported."""
 
-    def __init__(self, arm: EmulatedArm, emulator: Emulator) -> None:
+    def __init__(self, arm: EmulatedArm, emulator: Emulator, config: FollowerBus = CONFIG) -> None:
         self.arm = arm
         self.emulator = emulator
         self.samples: list[FollowerSample] = []
         self.statuses: list[tuple[float, LoopStatus]] = []
-        self.follower = Follower(ARM, CONFIG, 0.3, time.time_ns, self.samples.append)
-        bus = Bus(arm.port, CONFIG.baud, CONFIG.motors, latency_ms=8)
-        self.loop = ServoLoop(bus, CONFIG, self.follower, lambda s: self.statuses.append((time.monotonic(), s)))
+        self.follower = Follower(ARM, config, 0.3, time.time_ns, self.samples.append)
+        bus = Bus(arm.port, config.baud, config.motors, config.latency_ms)
+        self.loop = ServoLoop(bus, config, self.follower, lambda s: self.statuses.append((time.monotonic(), s)))
 
     @property
     def joints(self) -> np.ndarray:
@@ -151,14 +154,14 @@ def test_it_starts_from_where_it_is_and_slowly(tmp_path: Path) -> None:
     away = 2048 + 500
     with emulated_arm(ARM, tmp_path) as (arm, emulator):
         emulator.bus.servos[1]._position = float(away)
-        run = Running(arm, emulator)
+        run = Running(arm, emulator, SLOW_START)
         run.loop.start(5.0)
         wait(lambda: bool(run.samples), "the first sample")
         assert run.goals()[0] == away
-        target = run.joints - 1.0 * WAIST
-        run.send(target)
-        time.sleep(0.05)
-        assert abs(run.joints[0] - target[0]) > 1.0 - VMAX[0] * 0.05 * 0.6, "the ramp has only begun"
+        start = run.joints[0]
+        run.keep_sending(run.joints - 1.0 * WAIST, 0.3)
+        took = (run.samples[-1].stamp_ns - run.samples[0].stamp_ns) / 1e9
+        assert 0 < start - run.joints[0] < 0.5 * VMAX[0] * took, "the ramp has only begun"
         run.loop.stop()
 
 
@@ -318,6 +321,89 @@ def test_goals_that_a_servo_silently_refuses_are_noticed(run: Running) -> None:
     run.emulator.bus.servos[1].set(table.BUS_WATCHDOG, table.WATCHDOG_TRIPPED)
     run.reach(HOME + 0.3 * WAIST)
     assert run.loop.counters["watchdog_rearmed"] >= 1
+
+
+def test_on_a_bus_that_loses_answers_now_and_then_it_connects_again(run: Running) -> None:
+    rng, feed = np.random.default_rng(0), run.emulator.bus.feed
+
+    def lossy(data: bytes, now: float) -> list[Reply]:
+        return [r for r in feed(data, now) if rng.uniform() > 0.05]
+
+    run.emulator.bus.feed = lossy  # type: ignore[method-assign]
+    run.arm.order("unplug 0.2")
+    run.state(LoopState.BUS_FAULT)
+    run.state(LoopState.RUNNING)
+    run.samples.clear()
+    wait(lambda: len(run.samples) > 20, "samples")
+
+
+def test_torque_off_is_obeyed_while_a_servo_has_a_hardware_error(run: Running) -> None:
+    run.arm.order("overload 3")
+    run.state(LoopState.HARDWARE_ERROR)
+    run.follower.set_torque(False)
+    wait(lambda: not any(s["torque"] for s in run.arm.state().values()), "a limp arm")
+
+
+def test_torque_off_reaches_the_servos_that_still_listen(run: Running) -> None:
+    run.arm.order("missing 3")
+    run.state(LoopState.BUS_FAULT)
+    run.follower.set_torque(False)
+    wait(lambda: not any(s["torque"] for i, s in run.arm.state().items() if i != 3), "a limp arm")
+
+
+def test_a_restart_that_was_asked_for_too_early_is_not_made_up_for(run: Running) -> None:
+    assert not run.loop.recover(), "there is nothing to restart"
+    run.arm.order("overload 3")
+    run.state(LoopState.HARDWARE_ERROR)
+    time.sleep(0.5)
+    assert run.loop.status.state is LoopState.HARDWARE_ERROR
+    assert run.arm.state()[3]["error"] != 0
+
+
+def test_an_arm_that_starts_outside_its_limits_stays_there_and_comes_in_slowly(tmp_path: Path) -> None:
+    with emulated_arm(ARM, tmp_path) as (arm, emulator):
+        emulator.bus.servos[2]._position = 3700.0  # 2.53 rad; the shoulder's limit is 1.9
+        run = Running(arm, emulator, SLOW_START)
+        run.loop.start(5.0)
+        wait(lambda: len(run.samples) > 30, "samples")
+        outside = run.joints[1]
+        assert np.ptp([s.positions[1] for s in run.samples]) < TICK, "nothing moves by itself"
+        run.keep_sending(HOME, 0.3)
+        took = (run.samples[-1].stamp_ns - run.samples[0].stamp_ns) / 1e9
+        assert 0 < outside - run.joints[1] < 0.5 * VMAX[1] * took, "the ramp has only begun"
+        run.reach(HOME)
+        run.loop.stop()
+
+
+def test_on_its_way_home_a_late_cycle_does_not_stop_it(run: Running) -> None:
+    run.reach(HOME + 0.8 * WAIST)
+    assert run.follower.go_home()
+    before = run.loop.counters["watchdog_rearmed"]
+    run.loop._last_cycle -= 1.0
+    wait(lambda: run.loop.counters["watchdog_rearmed"] > before, "a late cycle")
+    wait(lambda: bool(np.allclose(run.joints, HOME, atol=TICK)), "rest at home")
+
+
+def test_servos_in_a_drive_mode_that_changes_units_are_refused(tmp_path: Path) -> None:
+    with emulated_arm(ARM, tmp_path) as (arm, emulator):
+        emulator.bus.servos[4].set(table.DRIVE_MODE, table.TIMED_PROFILE)
+        with pytest.raises(WrongServoError, match=r"servos \[4\] .*Drive Mode"):
+            Running(arm, emulator).loop.start(1.0)
+
+
+def test_a_home_that_the_servos_cannot_reach_is_refused() -> None:
+    motors = tuple(m.model_copy(update={"limits": (2100, 4000)}) if m.id == 1 else m for m in CONFIG.motors)
+    config = CONFIG.model_copy(update={"motors": motors})
+    with pytest.raises(CalibrationError, match=r"home position of \['waist'\]"):
+        Follower(ARM, config, 0.3, time.time_ns, lambda s: None)
+
+
+@pytest.mark.parametrize("order", ["hand 1 nan", "late 1 inf", "slow x"])
+def test_an_order_that_makes_no_sense_is_refused_and_the_emulator_lives(run: Running, order: str) -> None:
+    with pytest.raises(OrderError):
+        run.arm.order(order)
+    run.samples.clear()
+    wait(lambda: len(run.samples) > 5, "samples")
 
 
 def test_when_the_computer_dies_the_watchdogs_stop_the_servos(tmp_path: Path) -> None:

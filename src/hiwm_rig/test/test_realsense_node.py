@@ -98,7 +98,7 @@ def test_a_missing_camera_is_an_error_on_diagnostics_within_two_seconds(rig_file
             seconds, status = next((t - start, s) for t, s in heard if s.level == b"\x02")
             assert process.poll() is None, "it waits for the camera"
     assert seconds < 2.0
-    assert status.hardware_id == "front" and "camera 123456 is not connected" in status.message
+    assert status.hardware_id == "camera/front" and "camera 123456 is not connected" in status.message
     assert "udev" in status.message
 
 

@@ -44,7 +44,8 @@ _P, _A, _H, _X = Driver.POLICY, Driver.ALIGNING, Driver.HUMAN, Driver.PAUSED
 #: "leader aligned" can only happen while aligning, "leader stale" only matters to who follows the leader.
 #: A stale policy or rig is not a transition: the command is held, and goes on when the source is fresh again.
 #: A stale leader is one: a person has let go, and must ask again before the follower obeys the leader again.
-#: So is a fault that the rig reports: the arm may have been moved by hand when it obeys again.
+#: So is a fault that the rig reports: the arm may have been moved by hand when it obeys again. While a fault stands,
+#: nobody who needs the arm that has it is granted (:meth:`Arbiter.request`).
 TRANSITIONS: Mapping[tuple[Driver, Event], Driver] = MappingProxyType(
     {
         **{(d, Event.REQUEST_POLICY): _P for d in Driver},
@@ -148,6 +149,7 @@ class Arbiter:
         self.last_rejection = ""
         self.driver = driver
         self.reason = "start"
+        self.rig_fault = self.leader_fault = ""  # why nobody may drive, or no person, until it is over
         self._timeouts = rig.timeouts
         self._period_ns = round(rig.period_s * NS_PER_S)
         self._lower = np.array([j.lower for j in rig.joints])
@@ -237,21 +239,22 @@ class Arbiter:
 
         Args:
             trouble: a sentence for people.
-            fault: whoever drives is paused and has to ask again; otherwise the rig is only busy, and will obey.
+            fault: whoever drives is paused, and may ask again once it is over; otherwise the rig is only busy.
             stamp_ns: now. The command starts again from the first follower state after the trouble.
         """
-        if trouble == self._trouble:
+        if trouble == self._trouble and fault == bool(self.rig_fault):
             return
-        self._trouble = trouble
+        self._trouble, self.rig_fault = trouble, trouble if fault else ""
         self.on_teleport(stamp_ns, trouble or "the rig obeys again")
         if fault:
             self._apply(Event.RIG_FAULT, trouble)
             self.reason = trouble
 
-    def on_leader_trouble(self, trouble: str) -> None:
-        """The leader arm reports a fault: what it shows is not what a person wants."""
-        self._leader = None
-        self._apply(Event.LEADER_STALE, trouble)
+    def on_leader_fault(self, fault: str) -> None:
+        """The leader says what is wrong with it; "" once nothing is. In between nobody can follow it."""
+        if fault and fault != self.leader_fault:
+            self._apply(Event.LEADER_STALE, fault)
+        self.leader_fault = fault
 
     def request(self, driver: Driver, why: str, now_ns: int) -> tuple[bool, str]:
         """Ask for a driver: POLICY, HUMAN (through ALIGNING) or PAUSED.
@@ -262,6 +265,10 @@ class Arbiter:
         event = REQUESTS.get(driver)
         if event is None:
             return False, f"{driver.name} cannot be requested; ask for one of {[d.name for d in REQUESTS]}"
+        if self.rig_fault and driver is not Driver.PAUSED:
+            return False, f"the rig does not obey: {self.rig_fault}"
+        if driver is Driver.HUMAN and self.leader_fault:
+            return False, f"the leader cannot be followed: {self.leader_fault}"
         if driver is Driver.HUMAN and not self._leader_fresh(now_ns):
             return False, f"the leader is stale (no sample in {self._timeouts.leader_s} s): nothing to follow"
         self._idle = False
@@ -269,10 +276,11 @@ class Arbiter:
         return True, f"{self.driver.name} drives"
 
     def begin_episode(self, stamp_ns: int) -> None:
-        """An episode begins: the rig may have been reset, the policy drives."""
+        """An episode begins: the rig may have been reset, the policy drives; not while the rig is at fault."""
         self._idle = False
         self.on_teleport(stamp_ns, "episode begins")
-        self._apply(Event.EPISODE_BEGIN, "episode begins")
+        if not self.rig_fault:
+            self._apply(Event.EPISODE_BEGIN, "episode begins")
 
     def end_episode(self) -> None:
         """An episode ends: send nothing until the next one begins or a driver is asked for.
@@ -363,7 +371,9 @@ class Arbiter:
         return interpolate(self._chunk, due_ns)
 
     def _leader_fresh(self, now_ns: int) -> bool:
-        return self._leader is not None and now_ns - self._leader.received_ns <= self._timeouts.leader_s * NS_PER_S
+        if self._leader is None or self.leader_fault:
+            return False
+        return now_ns - self._leader.received_ns <= self._timeouts.leader_s * NS_PER_S
 
     def _rig_fresh(self, now_ns: int) -> bool:
         return self._rig is not None and now_ns - self._rig.received_ns <= self._timeouts.rig_s * NS_PER_S

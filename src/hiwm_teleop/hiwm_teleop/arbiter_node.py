@@ -18,7 +18,7 @@ from hiwm_rig.codecs import (
     trajectory_to_chunk,
 )
 from hiwm_rig.commands import Reason
-from hiwm_rig.hardware_status import HardwareLevel, HardwareStatus, read_hardware_status
+from hiwm_rig.hardware_status import HardwareKind, HardwareLevel, HardwareView
 from hiwm_rig.rig_node import (
     LATCHED,
     DiagnosticsReporter,
@@ -44,6 +44,7 @@ TICKS_PER_PERIOD = 5
 """Arbiter ticks per control period, at least; while a person drives, also one for each sample of the leader."""
 SOONEST_TICK_NS = 1_000_000
 """Samples of the leader that come closer together (a backlog) are decided on together."""
+_HEALTH_S = 0.5
 
 
 class ArbiterNode(Node):
@@ -59,8 +60,9 @@ class ArbiterNode(Node):
         self._held = ""
         arms = len(self.rig.arms)
         self._followers, self._leaders, self._chunks = SampleJoiner(arms), SampleJoiner(arms), ChunkJoiner(arms)
-        self._hardware: dict[str, HardwareStatus] = {}
-        self._hardware_names = frozenset(n for a in self.rig.arms for n in (a.name, a.leader_name))
+        names = [arm.name for arm in self.rig.arms]
+        self._arm_health = HardwareView(HardwareKind.ARM, names)
+        self._leader_health = HardwareView(HardwareKind.LEADER, names)
         discovery_s = float(self.declare_parameter("discovery_s", 1.0).value)
         self._only = [SinglePublisher(self, arm.command, discovery_s) for arm in self.rig.arms]
         self._create_publishers()
@@ -69,6 +71,7 @@ class ArbiterNode(Node):
         self._tick_ns = round(self.rig.period_s / TICKS_PER_PERIOD * 1e9)
         self._last_tick_ns = self._last_state_ns = now_ns(self)
         self.create_timer(self._tick_ns / 1e9, self._tick)
+        self.create_timer(_HEALTH_S, self._judge_health)  # also when nobody speaks: what was said is forgotten
         topics = ", ".join(arm.command for arm in self.rig.arms)
         self.get_logger().info(f"rig '{self.rig.name}': {self.core.driver.name} drives {topics}")
 
@@ -149,19 +152,19 @@ class ArbiterNode(Node):
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
         """What the arms say of themselves; a rig that says nothing is one that obeys."""
-        news = read_hardware_status(msg, self._hardware_names)
-        for status in news:
-            self._hardware[status.name] = status
-            if status.level is HardwareLevel.FAULT and status.name not in {a.name for a in self.rig.arms}:
-                self.core.on_leader_trouble(status.message)
-        if news:
-            arms = [self._hardware[a.name] for a in self.rig.arms if a.name in self._hardware]
-            bad = [s for s in arms if s.level is not HardwareLevel.OK]
-            fault = any(s.level is HardwareLevel.FAULT for s in bad)
-            before = self.core.driver
-            self.core.on_trouble("; ".join(s.message for s in bad), fault, now_ns(self))
-            if self.core.driver is not before:
-                self._decide()  # whoever drives hears of it at once
+        now = now_ns(self)
+        of_arms, of_leaders = self._arm_health.take(msg, now), self._leader_health.take(msg, now)
+        if of_arms or of_leaders:
+            self._judge_health()
+
+    def _judge_health(self) -> None:
+        now, before = now_ns(self), self.core.driver
+        level, text = self._arm_health.worst(now)
+        self.core.on_trouble(text, level is HardwareLevel.FAULT, now)
+        level, text = self._leader_health.worst(now)
+        self.core.on_leader_fault(text if level is HardwareLevel.FAULT else "")
+        if self.core.driver is not before:
+            self._decide()  # whoever drives hears of it at once
 
     def _on_episode(self, msg: EpisodeEvent) -> None:
         if msg.type not in (EpisodeEvent.ROLLBACK, EpisodeEvent.BRANCH):
@@ -192,6 +195,8 @@ class ArbiterNode(Node):
     def _on_start(self, request: StartEpisode.Request, response: StartEpisode.Response) -> Any:
         stamp = now_ns(self)
         try:
+            if self.core.rig_fault:
+                raise EpisodeError(f"the rig does not obey: {self.core.rig_fault}")
             episode = self.book.begin(f"{stamp}-{uuid.uuid4().hex[:6]}", request.task)
         except EpisodeError as error:
             response.success, response.message = False, str(error)

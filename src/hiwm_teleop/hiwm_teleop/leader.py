@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import numpy as np
 from hiwm_rig.codecs import NS_PER_S
-from hiwm_rig.commands import limit_velocity
+from hiwm_rig.commands import Rejection, limit_velocity, validate_positions
 from hiwm_rig.contract import Arm
 from hiwm_rig.dynamixel import control_table as table
 from hiwm_rig.dynamixel.bus import Bus, Present
@@ -72,6 +72,7 @@ class Leader:
         self.map = MotorMap(config.motors, arm.joints)
         self.mode = LeaderMode.FREE
         self._config = config
+        self._joints = arm.joints
         self._clock = clock
         self._on_sample = on_sample
         slope = np.abs(self.map.velocities(np.ones(len(config.motors)))) / table.VELOCITY_UNIT
@@ -82,6 +83,8 @@ class Leader:
         self._driver: tuple[Driver, int] = (Driver.PAUSED, 0)
         self._target: tuple[FloatArray, int] | None = None
         self._goal: FloatArray = np.array(arm.home)
+        self._entering = LeaderMode.FREE
+        self._to_switch: list[tuple[int, int]] = []
 
     # -- the node's thread --------------------------------------------------------------------------------------
 
@@ -89,16 +92,18 @@ class Leader:
         """Who drives the follower."""
         self._driver = (driver, self._clock())
 
-    def on_mirror(self, positions: FloatArray) -> None:
-        """(D,) where the follower is sent: where the leader should be."""
-        self._target = (positions, self._clock())
+    def on_mirror(self, positions: FloatArray) -> Rejection | None:
+        """Take (D,) where the follower is sent: where the leader should be; why it cannot be used, or None."""
+        rejection = validate_positions(positions, self._joints)
+        if rejection is None:
+            self._target = (np.clip(positions, self.map.lower, self.map.upper), self._clock())
+        return rejection
 
     # -- the loop's thread --------------------------------------------------------------------------------------
 
     def attach(self, bus: Bus) -> None:
         """See :class:`~hiwm_rig.dynamixel.servo_loop.Part`."""
-        bus.write_all(table.TORQUE_ENABLE, [0] * len(bus.ids))
-        self.mode = LeaderMode.FREE
+        self.let_go(bus)
         mode = OperatingMode.CURRENT_BASED_POSITION if self._config.actuated else OperatingMode.POSITION
         configure(bus, mode, {table.PROFILE_VELOCITY: [0] * len(bus.ids)})
 
@@ -107,23 +112,30 @@ class Leader:
         now_ns = self._clock()
         target = self._mirror_target(now_ns)
         wanted = self._wanted(target, now_ns)
-        if wanted is not self.mode:
-            self._switch(bus, present, wanted)
         pulled = False
-        if self.mode is LeaderMode.MIRRORS and target is not None:
+        if wanted is LeaderMode.FREE:
+            self.let_go(bus)
+        elif wanted is not self.mode or self._to_switch:
+            self._enter(bus, present, wanted)
+        elif wanted is LeaderMode.HELPS:
+            bus.write_all(table.GOAL_POSITION, present.position)
+        elif target is not None:
             self._goal = limit_velocity(self._goal, target, self._max_velocity, dt_s)
             lever = float(self.map.joints(present.position)[-1])
             pulled = self._has_lever and self._lever.pulled(lever, float(self._goal[-1]))
             bus.write_all(table.GOAL_POSITION, self.map.ticks(self._goal))
-        elif self.mode is LeaderMode.HELPS:
-            bus.write_all(table.GOAL_POSITION, present.position)
         self._report(present, now_ns, pulled)
 
-    def hold(self, bus: Bus, present: Present) -> None:
+    def hold(self, bus: Bus, present: Present, resume: bool) -> None:
         """See :class:`~hiwm_rig.dynamixel.servo_loop.Part`. A leader lets go: a hand may be holding it."""
-        if self.mode is not LeaderMode.FREE:
-            self._switch(bus, present, LeaderMode.FREE)
+        self.let_go(bus)
         self._report(present, self._clock(), pulled=False)
+
+    def let_go(self, bus: Bus) -> None:
+        """See :class:`~hiwm_rig.dynamixel.servo_loop.Part`. In every cycle: no servo says whether it has heard."""
+        bus.write_all(table.TORQUE_ENABLE, [0] * len(bus.ids))
+        self.mode = LeaderMode.FREE
+        self._to_switch = []
 
     def _mirror_target(self, now_ns: int) -> FloatArray | None:
         if self._target is None or now_ns - self._target[1] > _STALE_NS:
@@ -139,18 +151,25 @@ class Leader:
         person = driver in (Driver.HUMAN, Driver.ALIGNING)
         return LeaderMode.HELPS if person and self._config.help_current_ma > 0 else LeaderMode.FREE
 
-    def _switch(self, bus: Bus, present: Present, mode: LeaderMode) -> None:
-        if mode is LeaderMode.FREE:
-            bus.write_all(table.TORQUE_ENABLE, [0] * len(bus.ids))
-        else:
-            mirrors = mode is LeaderMode.MIRRORS
-            current = self._config.mirror_current_ma if mirrors else self._config.help_current_ma
-            bus.write_all(table.GOAL_CURRENT, self.map.current_units(current))
-            bus.write_all(table.GOAL_POSITION, present.position)  # no jump when the torque comes on
-            bus.write_all(table.TORQUE_ENABLE, [1] * len(bus.ids))
-        self._goal = self.map.joints(present.position)
-        self._lever.reset()
-        self.mode = mode
+    def _enter(self, bus: Bus, present: Present, mode: LeaderMode) -> None:
+        """Switch the torque of the next servo on, with this mode's current; in the mode once all have it.
+
+        One servo in a cycle, so that the samples go on. A servo gets torque only after it has acknowledged its current:
+        without that it would pull with all it has at an arm that somebody may be holding.
+        """
+        if self._entering is not mode or not self._to_switch:
+            current = self._config.mirror_current_ma if mode is LeaderMode.MIRRORS else self._config.help_current_ma
+            self._entering = mode
+            self._to_switch = list(zip(bus.ids, self.map.current_units(current).tolist(), strict=True))
+        bus.write_all(table.GOAL_POSITION, present.position)  # no jump when the torque comes on
+        servo, units = self._to_switch[0]
+        bus.write(servo, table.GOAL_CURRENT, units)
+        bus.write(servo, table.TORQUE_ENABLE, 1)
+        del self._to_switch[0]  # an error on the way here: the next cycle tries it again
+        if not self._to_switch:
+            self._goal = self.map.joints(present.position)
+            self._lever.reset()
+            self.mode = mode
 
     def _report(self, present: Present, now_ns: int, pulled: bool) -> None:
         positions = np.clip(self.map.joints(present.position), self.map.lower, self.map.upper)

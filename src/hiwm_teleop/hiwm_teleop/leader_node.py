@@ -12,12 +12,13 @@ from functools import partial
 from typing import Any
 
 from hiwm_rig.codecs import CodecError, sample_to_joint_state, trajectory_to_chunk
+from hiwm_rig.commands import Reason
 from hiwm_rig.contract import Arm
 from hiwm_rig.dynamixel.bus import Bus, BusError
 from hiwm_rig.dynamixel.ports import resolve_ports
 from hiwm_rig.dynamixel.servo_loop import LoopStatus, ServoLoop
 from hiwm_rig.hardware import LeaderBus
-from hiwm_rig.hardware_status import HardwareLevel, HardwareReporter, HardwareStatus
+from hiwm_rig.hardware_status import HardwareKind, HardwareLevel, HardwareReporter, HardwareStatus
 from hiwm_rig.rig_node import DiagnosticsReporter, StartupError, declare_rig, now_ns, qos_profile, run_node
 from hiwm_rig.single_publisher import SinglePublisher
 from hiwm_rig.types import Driver, Outcome
@@ -61,7 +62,7 @@ class LeaderNode(Node):
         defaults = {Signal.TAKEOVER: 0, Signal.SUCCESS: 1, Signal.FAILURE: 2, Signal.ROLLBACK: 3}
         buttons = {s: int(self.declare_parameter(f"{s}_button", i).value) for s, i in defaults.items()}
         self._only = [SinglePublisher(self, arm.leader_joint_states, discovery_s) for arm in self.rig.arms]
-        self._hardware = HardwareReporter(self, self.rig.topics.diagnostics)
+        self._hardware = HardwareReporter(self, self.rig.topics.diagnostics, HardwareKind.LEADER)
         self.counters: Counter[str] = Counter(signals=0, failed_requests=0)
         self._pedal = Pedal(buttons)
         self._driver = Driver.PAUSED
@@ -142,6 +143,10 @@ class LeaderNode(Node):
     # -- the node's thread --------------------------------------------------------------------------------------
 
     def _on_control(self, msg: ControlState) -> None:
+        if msg.driver not in set(Driver):  # then nobody says who drives, and the leaders let go
+            text = f"control state rejected: no driver has the number {msg.driver}"
+            self._reject(f"{Reason.MALFORMED}_control", text)
+            return
         self._driver = Driver(msg.driver)
         for running in self._leaders:
             running.leader.on_driver(self._driver)
@@ -150,15 +155,25 @@ class LeaderNode(Node):
         try:
             chunk = trajectory_to_chunk(msg, running.arm.joint_names)
         except CodecError as error:
-            self.counters["rejected_mirror"] += 1
-            self.get_logger().warning(f"mirror target rejected: {error}", throttle_duration_sec=1.0)
+            self._reject(f"{Reason.MALFORMED}_mirror", f"mirror target rejected: {error}")
             return
-        running.leader.on_mirror(chunk.positions[-1])
+        rejection = running.leader.on_mirror(chunk.positions[-1])
+        if rejection is not None:
+            self._reject(f"{rejection.reason}_mirror", f"mirror target rejected: {rejection.message}")
+
+    def _reject(self, counter: str, text: str) -> None:
+        self.counters[counter] += 1
+        self.get_logger().warning(text, throttle_duration_sec=1.0)
 
     def _on_restart(self, running: _Running, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         """Servos with a hardware error are restarted; nothing moves, and the leader is free."""
-        running.loop.recover()
-        response.success, response.message = True, f"servos of '{running.arm.leader_name}' with an error are restarted"
+        name, status = running.arm.leader_name, running.loop.status
+        response.success = running.loop.recover()
+        if response.success:
+            response.message = f"servos of '{name}' with a hardware error are restarted"
+        else:
+            response.message = f"'{name}': no servo is known to have a hardware error, nothing to restart"
+            response.message += f" ({status.message})" if status.message else ""
         return response
 
     def _on_joy(self, msg: Joy) -> None:
@@ -221,7 +236,7 @@ class LeaderNode(Node):
             level = HardwareLevel.OK if status.ok else HardwareLevel.FAULT
             text = "" if status.ok else f"leader of arm '{running.arm.name}': {status.message}"
             values = {"port": running.port, "mode": running.leader.mode, **running.loop.counters}
-            self._hardware.report(HardwareStatus(running.arm.leader_name, level, text), values)
+            self._hardware.report(HardwareStatus(running.arm.name, level, text), values)
 
     def _diagnose(self) -> dict[str, Any]:
         values: Counter[str] = Counter(self.counters)

@@ -138,13 +138,41 @@ def test_a_rig_that_is_busy_is_waited_for_without_a_pause() -> None:
 
 def test_a_fault_of_the_leader_pauses_a_person_and_not_the_policy() -> None:
     rig = Rig()
-    rig.arbiter.on_leader_trouble("leader: unplugged")
+    rig.arbiter.on_leader_fault("leader: unplugged")
     assert rig.arbiter.driver is Driver.POLICY
+    rig.arbiter.on_leader_fault("")
     rig.ticks(1, HOME)
     rig.arbiter.request(Driver.HUMAN, "test", rig.now)
     rig.ticks(3, HOME)
-    rig.arbiter.on_leader_trouble("leader: unplugged")
+    rig.arbiter.on_leader_fault("leader: unplugged")
     assert (rig.arbiter.driver, rig.arbiter.reason) == (Driver.PAUSED, "leader: unplugged")
+
+
+def test_while_the_leader_is_at_fault_a_person_is_refused_with_its_words() -> None:
+    rig = Rig()
+    rig.arbiter.on_leader_fault("leader: servo 3 overload")
+    decision = rig.ticks(5, HOME)  # a servo without torque still tells where it is
+    assert not decision.leader_fresh
+    granted, message = rig.arbiter.request(Driver.HUMAN, "test", rig.now)
+    assert not granted and "servo 3 overload" in message
+    assert rig.arbiter.request(Driver.POLICY, "test", rig.now)[0], "a policy needs no leader"
+    rig.arbiter.on_leader_fault("")
+    rig.ticks(1, HOME)
+    assert rig.arbiter.request(Driver.HUMAN, "test", rig.now)[0]
+
+
+@pytest.mark.parametrize("driver", [Driver.POLICY, Driver.HUMAN])
+def test_while_the_rig_is_at_fault_nobody_is_granted_so_that_nobody_drives_when_it_obeys_again(driver: Driver) -> None:
+    rig = Rig()
+    rig.ticks(1, HOME)
+    rig.arbiter.on_trouble("arm 'follower': emergency stop", True, rig.now)
+    granted, message = rig.arbiter.request(driver, "test", rig.now)
+    assert not granted and "emergency stop" in message
+    rig.arbiter.begin_episode(rig.now)
+    assert rig.arbiter.request(Driver.PAUSED, "test", rig.now)[0]
+    rig.arbiter.on_trouble("", False, rig.now)
+    assert rig.ticks(6, HOME).driver is Driver.PAUSED
+    assert rig.arbiter.request(driver, "test", rig.now)[0]
 
 
 @pytest.mark.parametrize("driver", list(Driver))
@@ -232,7 +260,8 @@ steps = st.one_of(
     st.tuples(st.just("nan"), st.none()),
     st.tuples(st.just("fault"), joint_noise),
     st.tuples(st.just("busy"), joint_noise),
-    st.tuples(st.just("leader fault"), st.none()),
+    st.tuples(st.just("leader fault"), st.booleans()),
+    st.tuples(st.just("rig fault"), st.booleans()),
     st.tuples(st.just("late tick"), st.integers(1, 20)),
     st.tuples(st.just("episode"), st.booleans()),
     st.tuples(st.just("wait"), st.integers(1, 40)),
@@ -257,7 +286,10 @@ def test_no_step_exceeds_the_velocity_limit_whatever_happens(
             arbiter.on_rig(rig.joints, rig.now, rig.now)
         if leader is not None:
             arbiter.on_leader(leader, rig.now, rig.now)
-        command = arbiter.tick(rig.now).command
+        decision = arbiter.tick(rig.now)
+        command = decision.command
+        assert not (arbiter.rig_fault and decision.driver is not Driver.PAUSED)
+        assert not (arbiter.leader_fault and decision.driver in (Driver.ALIGNING, Driver.HUMAN))
         if command is not None:
             assert np.all(np.isfinite(command)) and np.all(command >= LOWER) and np.all(command <= UPPER)
             if previous is not None:
@@ -286,7 +318,10 @@ def test_no_step_exceeds_the_velocity_limit_whatever_happens(
             rig.now += TICK
             arbiter.on_trouble("", False, rig.now)
         elif kind == "leader fault":
-            arbiter.on_leader_trouble("unplugged")
+            arbiter.on_leader_fault("overload" if value else "")
+        elif kind == "rig fault":
+            arbiter.on_trouble("emergency stop" if value else "", bool(value), rig.now)
+            previous = None
         elif kind == "late tick":
             tick(with_rig=True, step=value * TICK)  # type: ignore[operator]
         elif kind == "episode":

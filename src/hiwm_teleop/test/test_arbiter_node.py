@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from hiwm_bringup.graph import NodeSpec
 from hiwm_bringup.processes import NodeDiedError
 from hiwm_bringup.testing import Probe, graph, unique_domain
 from hiwm_rig.codecs import Chunk as CodecChunk
 from hiwm_rig.codecs import chunk_to_trajectory, ns_to_stamp, sample_to_joint_state
 from hiwm_rig.contract import load_rig
+from hiwm_rig.hardware_status import FORGOTTEN_S, HardwareKind, hardware_id
 from hiwm_rig.rig_node import LATCHED
 from hiwm_rig.types import Driver
 from sensor_msgs.msg import JointState
@@ -44,6 +45,7 @@ class Bench:
         self.policy = node.create_publisher(JointTrajectory, ARM.policy_command, 1)
         self.episode = node.create_publisher(EpisodeEvent, RIG.topics.episode, LATCHED)
         self.leading: np.ndarray | None = None
+        self.hardware = node.create_publisher(DiagnosticArray, RIG.topics.diagnostics, 10)
         node.create_timer(0.05, self.show)
         node.create_timer(0.02, self.lead)
 
@@ -61,6 +63,12 @@ class Bench:
         rows = np.tile(target, (16, 1))
         chunk = CodecChunk(self.now(), 0.1 * np.arange(1, 17), rows)
         self.policy.publish(chunk_to_trajectory(ARM.joint_names, chunk))
+
+    def says(self, kind: HardwareKind, message: str) -> None:
+        """An arm, its leader or a camera of the same name has a fault."""
+        status = DiagnosticStatus(level=DiagnosticStatus.ERROR, hardware_id=hardware_id(kind, ARM.name))
+        status.message = message
+        self.hardware.publish(DiagnosticArray(status=[status]))
 
     def driver(self, wanted: Driver) -> None:
         self.probe.spin_until(lambda: bool(self.states) and self.states[-1].driver == wanted, what=f"{wanted!r} drives")
@@ -133,6 +141,29 @@ def test_a_takeover_without_a_leader_is_refused_in_words(bench: Bench) -> None:
     reply = bench.ask(Driver.HUMAN)
     assert not reply.success
     assert "stale" in reply.message
+
+
+def test_a_fault_refuses_in_its_own_words_whoever_needs_the_arm_until_nobody_repeats_it(bench: Bench) -> None:
+    bench.leading = HOME.copy()
+    bench.probe.spin_until(lambda: bench.states[-1].leader_fresh, what="a fresh leader")
+    bench.says(HardwareKind.CAMERA, "no frames")
+    bench.says(HardwareKind.LEADER, "leader overload")
+    bench.probe.spin_until(lambda: not bench.states[-1].leader_fresh, what="the leader's fault")
+    reply = bench.ask(Driver.HUMAN)
+    assert not reply.success and "leader overload" in reply.message
+    assert bench.ask(Driver.POLICY).success, "neither camera nor leader is the arm"
+    bench.says(HardwareKind.ARM, "arm unplugged")
+    bench.driver(Driver.PAUSED)
+    assert bench.states[-1].reason == "arm unplugged"
+    reply = bench.ask(Driver.POLICY)
+    assert not reply.success and "arm unplugged" in reply.message
+    reply = bench.probe.call(StartEpisode, "/hiwm/start_episode", StartEpisode.Request())
+    assert not reply.success and "arm unplugged" in reply.message
+    fresh = lambda: bench.states[-1].leader_fresh and bench.states[-1].rig_fresh and bool(bench.states[-1].command)  # noqa: E731
+    bench.probe.spin_until(fresh, FORGOTTEN_S + 20, "arms that nobody complains of any more")
+    assert bench.states[-1].driver == Driver.PAUSED
+    assert bench.ask(Driver.POLICY).success
+    bench.leading = None
 
 
 def test_episodes_are_announced_with_one_id_and_cannot_overlap(bench: Bench) -> None:

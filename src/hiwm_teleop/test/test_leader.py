@@ -9,10 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hiwm_rig.commands import Reason
 from hiwm_rig.contract import load_rig
+from hiwm_rig.dynamixel import control_table as table
 from hiwm_rig.dynamixel.bus import Bus
-from hiwm_rig.dynamixel.control_table import RAD_PER_TICK, OperatingMode
+from hiwm_rig.dynamixel.control_table import RAD_PER_TICK, OperatingMode, Register
+from hiwm_rig.dynamixel.emulated_bus import EmulatedBus, Reply
 from hiwm_rig.dynamixel.motor_map import MotorMap
+from hiwm_rig.dynamixel.packets import Instruction, PacketError, Parser, pack
 from hiwm_rig.dynamixel.servo_loop import LoopState, ServoLoop
 from hiwm_rig.dynamixel.testing import EmulatedArm, emulated_arm
 from hiwm_rig.types import Driver
@@ -31,9 +35,10 @@ AWAY = HOME + np.array([0.4, 0, 0, 0, 0, 0, 0])
 class Running:
     """A leader on its loop, told again and again who drives and where the follower is."""
 
-    def __init__(self, arm: EmulatedArm, **changes: object) -> None:
+    def __init__(self, arm: EmulatedArm, bus: EmulatedBus, **changes: object) -> None:
         config = CONFIG.model_copy(update=changes)
         self.arm = arm
+        self.bus = bus
         self.samples: list[LeaderSample] = []
         self.leader = Leader(ARM, config, time.time_ns, self.samples.append)
         self.loop = ServoLoop(Bus(arm.port, config.baud, config.motors, 8), config, self.leader, lambda s: None)
@@ -63,8 +68,8 @@ class Running:
 
 @contextmanager
 def running(folder: Path, **changes: object) -> Iterator[Running]:
-    with emulated_arm(ARM, folder, "leader") as (arm, _):
-        run = Running(arm, **changes)
+    with emulated_arm(ARM, folder, "leader") as (arm, emulator):
+        run = Running(arm, emulator.bus, **changes)
         run.loop.start(5.0)
         try:
             run.until(lambda: bool(run.samples), Driver.PAUSED, HOME, "the first sample")
@@ -89,6 +94,76 @@ def test_while_no_person_drives_it_follows_the_follower_weakly_and_slowly(run: R
     assert servo["mode"] == OperatingMode.CURRENT_BASED_POSITION
     assert servo["goal_current"] == CONFIG.mirror_current_ma, "1 mA a unit"
     assert servo["watchdog"] > 0
+
+
+def lose(bus: EmulatedBus, register: Register, count: int) -> None:
+    """The next packets that write a register are lost on the wire."""
+    feed, parser, left = bus.feed, Parser(), [count]
+
+    def lossy(data: bytes, now: float) -> list[Reply]:
+        kept = b""
+        for packet in parser.feed(data):
+            writes = packet.instruction in (Instruction.WRITE, Instruction.SYNC_WRITE)
+            if left[0] and writes and int.from_bytes(packet.parameters[:2], "little") == register.address:
+                left[0] -= 1
+            else:
+                kept += pack(packet)
+        return feed(kept, now)
+
+    bus.feed = lossy  # type: ignore[method-assign]
+
+
+def watch_torque(bus: EmulatedBus) -> list[int]:
+    """Grows by a servo's goal current whenever its torque is switched on."""
+    currents: list[int] = []
+    for servo in bus.servos.values():
+
+        def write(address: int, data: bytes, servo=servo, inner=servo.write) -> PacketError:  # type: ignore[no-untyped-def]
+            if address == table.TORQUE_ENABLE.address and data[0]:
+                currents.append(servo.get(table.GOAL_CURRENT))
+            return inner(address, data)
+
+        servo.write = write  # type: ignore[method-assign]
+    return currents
+
+
+def test_no_servo_gets_torque_before_it_has_acknowledged_its_current(run: Running) -> None:
+    run.spend(0.2, Driver.HUMAN, HOME)  # free
+    currents = watch_torque(run.bus)
+    lose(run.bus, table.GOAL_CURRENT, 2)
+    run.until(lambda: run.leader.mode is LeaderMode.MIRRORS, Driver.POLICY, HOME, "mirroring")
+    assert len(currents) >= 7 and set(currents) == {CONFIG.mirror_current_ma}, "1 mA a unit"
+    assert all(s["torque"] for s in run.arm.state().values())
+
+
+def test_letting_go_is_said_until_every_servo_has_heard_it(run: Running) -> None:
+    run.until(lambda: run.leader.mode is LeaderMode.MIRRORS, Driver.POLICY, HOME, "mirroring")
+    lose(run.bus, table.TORQUE_ENABLE, 2)
+    run.until(lambda: run.leader.mode is LeaderMode.FREE, Driver.HUMAN, HOME, "letting go")
+    run.until(lambda: not any(s["torque"] for s in run.arm.state().values()), Driver.HUMAN, HOME, "no torque")
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [(np.nan, Reason.NOT_FINITE), (np.inf, Reason.NOT_FINITE), (1e12, Reason.OUT_OF_LIMITS)],
+)
+def test_a_mirror_target_that_cannot_be_is_rejected_and_the_last_one_stays(
+    run: Running, value: float, reason: Reason
+) -> None:
+    run.until(lambda: run.leader.mode is LeaderMode.MIRRORS, Driver.POLICY, AWAY, "mirroring")
+    rejection = run.leader.on_mirror(np.where(np.arange(7) == 1, value, HOME))
+    assert rejection is not None and rejection.reason is reason and "shoulder" in rejection.message
+    run.until(lambda: bool(np.allclose(run.joints, AWAY, atol=0.01)), Driver.POLICY, AWAY, "the mirror")
+    run.loop.raise_failure()
+
+
+def test_the_mirror_stays_inside_what_the_leader_s_servos_may_reach(tmp_path: Path) -> None:
+    motors = tuple(m.model_copy(update={"limits": (1500, 2300)}) if m.id == 1 else m for m in CONFIG.motors)
+    far = HOME + np.array([2.0, 0, 0, 0, 0, 0, 0])
+    with running(tmp_path, motors=motors, mirror_velocity=10.0) as run:
+        run.until(lambda: run.ticks(1) >= 2299, Driver.POLICY, far, "the mirror")
+        run.spend(0.2, Driver.POLICY, far)
+        assert run.arm.state()[1]["goal"] == 2300
 
 
 def test_a_person_who_takes_over_finds_it_aligned_and_free(run: Running) -> None:
@@ -143,6 +218,21 @@ def test_unplugged_and_plugged_in_again_it_goes_on_free_and_without_a_jump(run: 
     run.samples.clear()
     run.until(lambda: bool(run.samples), Driver.HUMAN, AWAY, "samples again")
     assert run.leader.mode is LeaderMode.FREE
+
+
+def test_unplugged_while_it_helps_it_comes_back_limp_and_then_helps_where_the_hand_is(tmp_path: Path) -> None:
+    with running(tmp_path, help_current_ma=60.0) as run:
+        run.until(lambda: run.leader.mode is LeaderMode.HELPS, Driver.HUMAN, HOME, "help")
+        currents = watch_torque(run.bus)
+        run.arm.order("unplug 0.3")
+        run.until(lambda: run.loop.status.state is LoopState.BUS_FAULT, Driver.HUMAN, HOME, "the fault")
+        run.hand(1, 2300)  # meanwhile the watchdogs have stopped the servos, and the hand moves on
+        run.until(lambda: run.loop.status.ok, Driver.HUMAN, HOME, "the port again")
+        run.until(lambda: run.leader.mode is LeaderMode.HELPS and run.ticks(1) == 2300, Driver.HUMAN, HOME, "help")
+        assert len(currents) >= 7 and set(currents) == {60}
+        run.arm.order("release")
+        run.spend(0.2, Driver.HUMAN, HOME)
+        assert abs(run.ticks(1) - 2300) < 5
 
 
 def test_leader_and_follower_may_differ_in_scale_offset_and_gripper_range() -> None:

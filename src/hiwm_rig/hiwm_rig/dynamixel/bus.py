@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,16 +23,35 @@ from dynamixel_sdk.robotis_def import COMM_RX_CORRUPT, COMM_RX_TIMEOUT, COMM_SUC
 
 from hiwm_rig.dynamixel import control_table as table
 from hiwm_rig.dynamixel.control_table import MODELS, HardwareError, Register, model_name
-from hiwm_rig.dynamixel.port import BusError, PortError, SteadyPort, port_errors
+from hiwm_rig.dynamixel.port import BusError, NoPortError, PortError, SteadyPort, port_errors
 from hiwm_rig.hardware import Motor
 
-__all__ = ["AnswerError", "Bus", "BusError", "PortError", "Present", "RefusedError", "WrongServoError"]
+__all__ = [
+    "AnswerError",
+    "Bus",
+    "BusError",
+    "GarbledError",
+    "NoPortError",
+    "PortError",
+    "Present",
+    "RefusedError",
+    "WrongServoError",
+]
 
 _ALERT = 0x80
 _OVERHEAD = 4
 """Bytes of a status packet's length field beside its data: instruction, error, CRC."""
 _ID = 4
 _QUIET_S = 0.01
+_ATTEMPTS = 3
+"""Tries of a transaction that can be repeated without harm: one lost answer must not undo a whole connecting."""
+_COUNTERS = (
+    "transactions",
+    "failed_transactions",
+    "repeated_transactions",
+    "dropped_bytes",
+    "dropped_packets",
+)
 _REASONS = {
     2: "it does not know the instruction",
     4: "the value is out of range, or its bus watchdog has stopped it",
@@ -50,6 +71,10 @@ class AnswerError(BusError):
     def __init__(self, message: str, servo: int | None) -> None:
         super().__init__(message)
         self.servo = servo
+
+
+class GarbledError(AnswerError):
+    """A servo's answer was damaged on its way."""
 
 
 class RefusedError(BusError):
@@ -77,6 +102,7 @@ class Present:
     alerts: tuple[int, ...]
 
 
+_T = TypeVar("_T")
 _FIELDS = np.dtype([("current", "<i2"), ("velocity", "<i4"), ("position", "<i4")])
 
 
@@ -96,7 +122,7 @@ class Bus:
         self.motors = tuple(motors)
         self.ids = tuple(m.id for m in motors)
         self.fast = False
-        self.counters: Counter[str] = Counter(transactions=0, failed_transactions=0, dropped_bytes=0, dropped_packets=0)
+        self.counters: Counter[str] = Counter(dict.fromkeys(_COUNTERS, 0))
         self._port = SteadyPort(port, baud, latency_ms)
         self._sdk = Protocol2PacketHandler()
         self._lock = threading.RLock()
@@ -142,13 +168,13 @@ class Bus:
         """
         silent: list[Motor] = []
         garbled: list[Motor] = []
-        firmware: list[int] = []
         for motor in self.motors:
             try:
-                self._check_model(motor)
-                firmware.append(self.read(motor.id, table.FIRMWARE))
-            except AnswerError as error:
-                (garbled if "garbled" in str(error) else silent).append(motor)
+                self._patiently(partial(self._check_model, motor))
+            except GarbledError:
+                garbled.append(motor)
+            except AnswerError:
+                silent.append(motor)
         if len(silent) == len(self.motors):
             raise AnswerError(
                 f"{self._port.port_name}: no servo answers at {self._port.baudrate} baud: check the power supply, the "
@@ -158,11 +184,12 @@ class Bus:
         if silent:
             raise AnswerError(f"{self._names(silent)}: no answer: check the cable and the id", silent[0].id)
         if garbled:
-            raise AnswerError(
+            raise GarbledError(
                 f"{self._names(garbled)}: garbled answers: do two servos have the same id, or is a cable loose?",
                 garbled[0].id,
             )
-        self.fast = min(firmware) >= table.FAST_SYNC_READ_FIRMWARE
+        self.fast = False
+        self.fast = min(self.read_all(table.FIRMWARE)) >= table.FAST_SYNC_READ_FIRMWARE
 
     def _check_model(self, motor: Motor) -> None:
         with self._transaction(motor.id) as (sdk, port):
@@ -174,47 +201,35 @@ class Bus:
                 "correct the rig file, or the servo's id"
             )
 
-    def read(self, servo: int, register: Register) -> int:
-        """A register's value.
+    def read(self, servo: int, register: Register, attempts: int = _ATTEMPTS) -> int:
+        """A register's value; asked for again where no usable answer comes.
 
         Raises:
             AnswerError, RefusedError, PortError.
         """
-        with self._transaction(servo) as (sdk, port):
-            self._judge(sdk.readTx(port, servo, register.address, register.size), servo)
-            data, _ = self._receive(servo, register.size)
-        return register.decode(data)
+
+        def once() -> bytes:
+            with self._transaction(servo) as (sdk, port):
+                self._judge(sdk.readTx(port, servo, register.address, register.size), servo)
+                return self._receive(servo, register.size)[0]
+
+        return register.decode(self._patiently(once, attempts))
 
     def write(self, servo: int, register: Register, value: int) -> None:
-        """Write a register and wait for the servo's answer.
+        """Write a register and wait for the servo's answer; written again where none comes.
 
         Raises:
             AnswerError, RefusedError, PortError.
         """
-        with self._transaction(servo) as (sdk, port):
-            data = list(register.encode(value))
-            self._judge(sdk.writeTxOnly(port, servo, register.address, register.size, data), servo)
-            port.setPacketTimeout(11)
-            self._receive(servo, 0)
+        data = list(register.encode(value))
 
-    def ensure(self, servo: int, register: Register, value: int) -> bool:
-        """Write a register only where it holds another value (EEPROM wears out); whether it was written.
+        def once() -> None:
+            with self._transaction(servo) as (sdk, port):
+                self._judge(sdk.writeTxOnly(port, servo, register.address, register.size, data), servo)
+                port.setPacketTimeout(11)
+                self._receive(servo, 0)
 
-        Raises:
-            AnswerError, RefusedError, PortError.
-        """
-        if self.read(servo, register) == value:
-            return False
-        self.write(servo, register, value)
-        return True
-
-    def hardware_error(self, servo: int) -> HardwareError:
-        """The servo's hardware errors.
-
-        Raises:
-            AnswerError, PortError.
-        """
-        return HardwareError(self.read(servo, table.HARDWARE_ERROR))
+        self._patiently(once)
 
     def reboot(self, servo: int) -> None:
         """Restart a servo: clears its hardware error; its torque is off afterwards. It is deaf for about 0.3 s.
@@ -234,14 +249,28 @@ class Bus:
         Raises:
             AnswerError: of the first servo without a usable answer. Nothing old is returned instead.
         """
-        with self._transaction(None) as (sdk, port):
-            address, size = table.PRESENT.address, table.PRESENT.size
-            self._judge(sdk.syncReadTx(port, address, size, list(self.ids), len(self.ids), self.fast), None)
-            answers = self._receive_fast(size) if self.fast else [self._receive(i, size) for i in self.ids]
+        answers = self._read_all_once(table.PRESENT)
         rows = np.frombuffer(b"".join(data for data, _ in answers), _FIELDS)
         alerts = tuple(i for i, (_, error) in zip(self.ids, answers, strict=True) if error & _ALERT)
         current, velocity, position = (rows[name].astype(np.int64) for name in ("current", "velocity", "position"))
         return Present(current, velocity, position, alerts)
+
+    def read_all(self, register: Register) -> list[int]:
+        """A register's values of all servos, in one transaction; asked for again where no usable answer comes.
+
+        Raises:
+            AnswerError, RefusedError, PortError.
+        """
+        return [register.decode(data) for data, _ in self._patiently(lambda: self._read_all_once(register))]
+
+    def hardware_errors(self) -> dict[int, HardwareError]:
+        """Servo id -> its hardware errors, of the servos that have any.
+
+        Raises:
+            AnswerError, PortError.
+        """
+        errors = zip(self.ids, self.read_all(table.HARDWARE_ERROR), strict=True)
+        return {servo: HardwareError(error) for servo, error in errors if error}
 
     def write_all(self, register: Register, values: Sequence[int] | npt.NDArray[np.int64]) -> None:
         """Write a register of all servos at once. No servo answers: what they make of it is read, not known.
@@ -256,6 +285,22 @@ class Bus:
             self._judge(sdk.syncWriteTxOnly(port, register.address, register.size, parameters, len(parameters)), None)
 
     # -- transactions -------------------------------------------------------------------------------------------
+
+    def _patiently(self, transaction: Callable[[], _T], attempts: int = _ATTEMPTS) -> _T:
+        """Repeat a transaction that got no usable answer."""
+        for _ in range(attempts - 1):
+            try:
+                return transaction()
+            except AnswerError:
+                self.counters["repeated_transactions"] += 1
+        return transaction()
+
+    def _read_all_once(self, register: Register) -> list[tuple[bytes, int]]:
+        """(data, error byte) of every servo."""
+        address, size = register.address, register.size
+        with self._transaction(None) as (sdk, port):
+            self._judge(sdk.syncReadTx(port, address, size, list(self.ids), len(self.ids), self.fast), None)
+            return self._receive_fast(size) if self.fast else [self._receive(i, size) for i in self.ids]
 
     @contextlib.contextmanager
     def _transaction(self, servo: int | None) -> Iterator[tuple[Protocol2PacketHandler, SteadyPort]]:
@@ -302,7 +347,7 @@ class Bus:
         self._judge(result, None)
         parts = [bytes(data[k : k + step]) for k in range(0, step * len(self.ids), step)]
         if [p[1] if len(p) > 1 else None for p in parts] != list(self.ids):
-            raise AnswerError("garbled answer to a fast sync read: is a cable loose?", None)
+            raise GarbledError("garbled answer to a fast sync read: is a cable loose?", None)
         return [(p[2 : 2 + size], p[0]) for p in parts]
 
     def _judge(self, result: int, servo: int | None) -> None:
@@ -312,7 +357,7 @@ class Bus:
         if result == COMM_RX_TIMEOUT:
             raise AnswerError(f"{who}: no answer: check the cable and the power supply", servo)
         if result == COMM_RX_CORRUPT:
-            raise AnswerError(f"{who}: garbled answer: do two servos have the same id, or is a cable loose?", servo)
+            raise GarbledError(f"{who}: garbled answer: do two servos have the same id, or is a cable loose?", servo)
         raise AnswerError(f"{who}: {self._sdk.getTxRxResult(result)}", servo)
 
     def _name(self, servo: int) -> str:

@@ -1,4 +1,4 @@
-"""Bringing servos into the state that a driver needs, without wearing their EEPROM and without dropping the arm."""
+"""Bringing servos into the state that a driver needs, without wearing their EEPROM."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ Settings = Mapping[Register, Sequence[int]]
 
 
 def configure(bus: Bus, mode: OperatingMode, settings: Settings) -> None:
-    """Write what differs; torque goes off only on a servo whose EEPROM has to be changed.
+    """Write what differs; torque goes off, for good, only on a servo whose EEPROM has to be changed.
 
-    Afterwards no watchdog is armed, so that goals can be written.
+    That happens once, when an arm meets a driver or another rig file for the first time: hold it. Afterwards no
+    watchdog is armed, so that goals can be written.
 
     Raises:
         BusError: as the bus does.
@@ -29,12 +30,21 @@ def configure(bus: Bus, mode: OperatingMode, settings: Settings) -> None:
     }
     bus.write_all(table.BUS_WATCHDOG, [0] * len(bus.ids))  # one that has tripped refuses goals
     for register, values in (everywhere | dict(settings)).items():
-        for servo, value in zip(bus.ids, values, strict=True):
-            if bus.read(servo, register) == value:
-                continue
-            if register.eeprom and bus.read(servo, table.TORQUE_ENABLE):
-                bus.write(servo, table.TORQUE_ENABLE, 0)
-            bus.write(servo, register, value)
+        write_where_different(bus, register, values)
+
+
+def write_where_different(bus: Bus, register: Register, values: Sequence[int]) -> None:
+    """Give a register of every servo its value (EEPROM wears out, so only where it has another one).
+
+    Raises:
+        BusError: as the bus does.
+    """
+    for servo, value, held in zip(bus.ids, values, bus.read_all(register), strict=True):
+        if held == value:
+            continue
+        if register.eeprom and bus.read(servo, table.TORQUE_ENABLE):
+            bus.write(servo, table.TORQUE_ENABLE, 0)
+        bus.write(servo, register, value)
 
 
 def switch_torque(bus: Bus, on: bool) -> None:

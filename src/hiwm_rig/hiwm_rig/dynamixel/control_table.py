@@ -83,6 +83,8 @@ PRESENT_POSITION = Register(132, 4, signed=True, read_only=True)
 PRESENT_VOLTAGE = Register(144, 2, read_only=True)  # 0.1 V
 PRESENT_TEMPERATURE = Register(146, 1, read_only=True)  # degrees Celsius
 TABLE_SIZE = 147
+TIMED_PROFILE = 4
+"""Bit of :data:`DRIVE_MODE`: the profile registers hold times in ms instead of rates."""
 PRESENT = Register(PRESENT_CURRENT.address, 10, read_only=True)
 """Current, velocity and position in one read."""
 

@@ -26,6 +26,7 @@ class EmulatedArmNode(Node):
             raise StartupError(f"parameter part must be one of {_PARTS}, got '{part}'")
         self._emulators: list[Emulator] = []
         self._threads: list[threading.Thread] = []
+        self._failures: list[BaseException] = []
         for arm in rig.arms:
             try:
                 emulator = Emulator(emulated_bus(arm, part), emulated_port(part_name(arm, part)))
@@ -33,10 +34,21 @@ class EmulatedArmNode(Node):
                 self.close()
                 raise StartupError(str(error)) from error
             self._emulators.append(emulator)
-            self._threads.append(threading.Thread(target=emulator.run, daemon=True))
+            self._threads.append(threading.Thread(target=self._serve, args=(emulator,), daemon=True))
             self._threads[-1].start()
             self.get_logger().info(f"emulated {part} of arm '{arm.name}' (a stand-in for hardware) on {emulator.link}")
+        self.create_timer(0.2, self._watch)
         DiagnosticsReporter(self, self._diagnose, rig.topics.diagnostics)
+
+    def _serve(self, emulator: Emulator) -> None:
+        try:
+            emulator.run()
+        except BaseException as error:  # raised by the node's thread, where it is seen
+            self._failures.append(error)
+
+    def _watch(self) -> None:
+        if self._failures:
+            raise self._failures[0]
 
     def _diagnose(self) -> dict[str, Any]:
         return {

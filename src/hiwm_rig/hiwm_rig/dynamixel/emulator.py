@@ -178,7 +178,7 @@ class Emulator:
     def _take_order(self) -> None:
         text, sender = self._orders.recvfrom(1024)
         try:
-            answer = self.obey(text.decode())
+            answer = self.obey(text.decode(errors="replace"))
         except OrderError as error:
             answer = f"error: {error}"
         if sender:
@@ -233,6 +233,13 @@ def _servo_state(servo: EmulatedServo) -> dict[str, float | int]:
     }
 
 
+def _finite(word: str) -> float:
+    value = float(word)
+    if not math.isfinite(value):
+        raise ValueError(f"'{word}' is not a finite number")
+    return value
+
+
 Order = Callable[[Emulator, Sequence[str]], str | None]
 
 
@@ -249,11 +256,11 @@ def _duplicate(emulator: Emulator, words: Sequence[str]) -> None:
 
 
 def _late(emulator: Emulator, words: Sequence[str]) -> None:
-    emulator.bus.faults.late_s[emulator.servo(words[0]).id] = float(words[1])
+    emulator.bus.faults.late_s[emulator.servo(words[0]).id] = _finite(words[1])
 
 
 def _slow(emulator: Emulator, words: Sequence[str]) -> None:
-    emulator.bus.faults.slow_s = float(words[0])
+    emulator.bus.faults.slow_s = _finite(words[0])
 
 
 def _error(emulator: Emulator, words: Sequence[str]) -> None:
@@ -282,7 +289,7 @@ def _replug(emulator: Emulator, words: Sequence[str]) -> None:
 
 
 def _hand(emulator: Emulator, words: Sequence[str]) -> None:
-    emulator.servo(words[0]).hold_by_hand(float(words[1]))
+    emulator.servo(words[0]).hold_by_hand(_finite(words[1]))
 
 
 def _release(emulator: Emulator, words: Sequence[str]) -> None:

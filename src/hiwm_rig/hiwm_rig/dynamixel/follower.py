@@ -17,10 +17,10 @@ from hiwm_rig.codecs import NS_PER_S
 from hiwm_rig.commands import CommandReceiver, Rejection, limit_velocity
 from hiwm_rig.contract import Arm
 from hiwm_rig.dynamixel import control_table as table
-from hiwm_rig.dynamixel.bus import Bus, Present
-from hiwm_rig.dynamixel.configure import configure, switch_torque
+from hiwm_rig.dynamixel.bus import Bus, Present, WrongServoError
+from hiwm_rig.dynamixel.configure import configure, switch_torque, write_where_different
 from hiwm_rig.dynamixel.control_table import OperatingMode
-from hiwm_rig.dynamixel.motor_map import MotorMap
+from hiwm_rig.dynamixel.motor_map import CalibrationError, MotorMap, Ticks
 from hiwm_rig.hardware import FollowerBus
 from hiwm_rig.types import FloatArray
 
@@ -28,6 +28,8 @@ _FIRST_SHARE = 0.1
 """Share of the velocity limit right after the torque has come on; it grows to 1 over ``ramp_s``."""
 _PROFILE_MARGIN = 1.2
 """The servos' own velocity limit over the joint's: a second fence, which the first one does not lean against."""
+_SLACK_TICKS = 12
+"""About one degree: an arm that stands this little outside its limits is taken for being on them."""
 
 
 class FollowerMode(StrEnum):
@@ -67,7 +69,7 @@ class Follower:
         on_sample: called in the loop's thread after each reading; must return at once.
 
     Raises:
-        CalibrationError: the rig file does not say where the joints' zeros are.
+        CalibrationError: the rig file does not say where the joints' zeros are, or its home is out of reach.
     """
 
     def __init__(
@@ -86,7 +88,8 @@ class Follower:
         self._receiver = CommandReceiver(arm.joints, np.array(arm.home), command_timeout_s)
         self._max_velocity = np.array([j.max_velocity for j in arm.joints])
         self._home = np.array(arm.home)
-        self._going_home = False
+        self._check_home(arm)
+        self._going_home = self._resume_home = False
         self._goal: FloatArray = np.array(arm.home)
         self._restart = self._holding = False
         self._since_start_s = 0.0
@@ -146,7 +149,9 @@ class Follower:
 
     def attach(self, bus: Bus) -> None:
         """See :class:`~hiwm_rig.dynamixel.servo_loop.Part`."""
-        lowest, highest = self.map.tick_limits()
+        self._refuse_timed_profiles(bus)
+        present = bus.present()
+        lowest, highest = self._fence(present)
         unit = np.abs(self.map.velocities(np.ones(len(bus.ids))))
         profile = np.ceil(_PROFILE_MARGIN * self._max_velocity / unit).astype(np.int64)
         settings = {
@@ -156,7 +161,7 @@ class Follower:
             table.PROFILE_ACCELERATION: [0] * len(bus.ids),
         }
         configure(bus, OperatingMode.POSITION, settings)
-        self._switch_torque(bus, bus.present())
+        self._switch_torque(bus, present)
 
     def step(self, bus: Bus, present: Present, dt_s: float) -> None:
         """See :class:`~hiwm_rig.dynamixel.servo_loop.Part`."""
@@ -168,27 +173,71 @@ class Follower:
             return
         with self._lock:
             if self._restart or self._holding:
+                resume = self._resume_home
                 self._begin_at(present)
+                self._going_home = resume
             self._since_start_s += dt_s
             self._goal = self._next_goal(now_ns, dt_s)
         bus.write_all(table.GOAL_POSITION, self.map.ticks(self._goal))
 
-    def hold(self, bus: Bus, present: Present) -> None:
+    def hold(self, bus: Bus, present: Present, resume: bool) -> None:
         """See :class:`~hiwm_rig.dynamixel.servo_loop.Part`."""
         self._report(present, self._clock())
+        if self._torque and not self._want_torque:
+            self._switch_torque(bus, present)
         with self._lock:
             if not self._holding:
+                resume_home = resume and self._going_home
                 self._begin_at(present)
-                self._holding = True
-        bus.write_all(table.GOAL_POSITION, self.map.ticks(self._goal))
+                self._holding, self._resume_home = True, resume_home
+        if self._torque:
+            bus.write_all(table.GOAL_POSITION, self.map.ticks(self._goal))
+
+    def let_go(self, bus: Bus) -> None:
+        """See :class:`~hiwm_rig.dynamixel.servo_loop.Part`."""
+        if not self._want_torque:
+            bus.write_all(table.TORQUE_ENABLE, [0] * len(bus.ids))
 
     def _switch_torque(self, bus: Bus, present: Present) -> None:
         on = self._want_torque
         with self._lock:
             self._begin_at(present)
+        if on and not self._torque:
+            for register, ticks in zip((table.MIN_POSITION, table.MAX_POSITION), self._fence(present), strict=True):
+                write_where_different(bus, register, ticks.tolist())
         bus.write_all(table.GOAL_POSITION, self.map.ticks(self._goal))
         switch_torque(bus, on)
         self._torque = on
+
+    def _fence(self, present: Present) -> tuple[Ticks, Ticks]:
+        """The servos' own position limits: the joints', or where the arm stands outside them.
+
+        A servo refuses goals beyond its limits, and would be drawn back at once where it is outside: the way back
+        has to be open for the ramp.
+        """
+        lowest, highest = self.map.tick_limits()
+        outside = (present.position < lowest - _SLACK_TICKS) | (present.position > highest + _SLACK_TICKS)
+        stands = np.where(outside, np.clip(present.position, 0, table.TICKS_PER_TURN - 1), lowest)
+        return np.minimum(lowest, stands), np.maximum(highest, stands)
+
+    def _refuse_timed_profiles(self, bus: Bus) -> None:
+        timed = [
+            i for i, mode in zip(bus.ids, bus.read_all(table.DRIVE_MODE), strict=True) if mode & table.TIMED_PROFILE
+        ]
+        if timed:
+            raise WrongServoError(
+                f"servos {timed} are in drive mode 'time-based profile', which would take a velocity limit for "
+                "milliseconds: set bit 2 of their Drive Mode to 0 (Dynamixel Wizard)"
+            )
+
+    def _check_home(self, arm: Arm) -> None:
+        away = (self._home < self.map.lower) | (self._home > self.map.upper)
+        if away.any():
+            names = [name for name, out in zip(arm.joint_names, away, strict=True) if out]
+            raise CalibrationError(
+                f"the home position of {names} lies outside the limits of their servos: check home, homing_offset and "
+                "limits in the rig file, or run 'hiwm calibrate' again"
+            )
 
     def _report(self, present: Present, now_ns: int) -> None:
         self._on_sample(
@@ -202,22 +251,26 @@ class Follower:
 
     def _begin_at(self, present: Present) -> None:
         """Forget every command (they were meant for an arm that was elsewhere) and start slowly from here."""
-        self._goal = np.clip(self.map.joints(present.position), self.map.lower, self.map.upper)
-        self._receiver.hold(self._goal)
-        self._going_home = self._restart = self._holding = False
+        here = self.map.joints(present.position)
+        inside = np.clip(here, self.map.lower, self.map.upper)
+        near = np.abs(self.map.ticks(here) - self.map.ticks(inside)) <= _SLACK_TICKS
+        self._goal = np.where(near, inside, here)
+        self._receiver.hold(inside)
+        self._going_home = self._resume_home = self._restart = self._holding = False
         self._since_start_s = 0.0
 
     def _next_goal(self, now_ns: int, dt_s: float) -> FloatArray:
         if self._stopped:
             return self._goal
         target = self._receiver.target(now_ns + round(dt_s * NS_PER_S), now_ns)
-        # Without a fresh command it stays where it has been sent so far, also half-way to an old target.
-        wanted = target.positions if target.fresh else self._goal
+        wanted = np.clip(target.positions, self.map.lower, self.map.upper)
         if self._going_home:
             wanted = self._home
             if np.allclose(self._goal, self._home):
                 self._receiver.hold(self._goal)  # what was asked for meanwhile is not made up for
                 self._going_home = False
+        elif not target.fresh:
+            return self._goal  # stays where it has been sent so far, also half-way to an old target
         share = min(1.0, _FIRST_SHARE + self._since_start_s / self._config.ramp_s)
-        limited = limit_velocity(self._goal, wanted, share * self._max_velocity, dt_s)
-        return np.clip(limited, self.map.lower, self.map.upper)
+        # An arm that stands outside its limits is brought in by the next command, as slowly as by any other.
+        return limit_velocity(self._goal, wanted, share * self._max_velocity, dt_s)

@@ -22,15 +22,18 @@ from hiwm_rig.contract import Arm
 from hiwm_rig.dynamixel.bus import Bus, BusError
 from hiwm_rig.dynamixel.follower import Follower, FollowerMode, FollowerSample
 from hiwm_rig.dynamixel.ports import resolve_ports
-from hiwm_rig.dynamixel.servo_loop import LoopState, LoopStatus, ServoLoop
+from hiwm_rig.dynamixel.servo_loop import LoopStatus, ServoLoop
 from hiwm_rig.hardware import FollowerBus
-from hiwm_rig.hardware_status import HardwareLevel, HardwareReporter, HardwareStatus
+from hiwm_rig.hardware_status import HardwareKind, HardwareLevel, HardwareReporter, HardwareStatus
 from hiwm_rig.rig_node import DiagnosticsReporter, StartupError, declare_rig, now_ns, qos_profile, run_node
 from hiwm_rig.single_publisher import SinglePublisher
 from hiwm_rig.types import FloatArray
 
-STATE_RATE_HZ = 100.0
-"""Joint states are published at this rate or somewhat above it; on a bus that is slower, all of them."""
+STATE_RATE_HZ = 110.0
+"""Every so many cycles a joint state is published, that they come at this rate or above it: 100 Hz with a margin for
+late cycles. On a bus that is slower, all of them are."""
+HUNG_S = 0.5
+"""A loop without a cycle for this long is a fault: its thread hangs, in the adapter's driver or for want of a core."""
 _LEVELS = {
     FollowerMode.OBEYS: HardwareLevel.OK,
     FollowerMode.GOES_HOME: HardwareLevel.BUSY,
@@ -56,6 +59,7 @@ class _Running:
     publish_after_ns: int
     publisher: Any
     published_ns: int = 0
+    published: int = 0
     currents_ma: FloatArray = field(default_factory=lambda: np.zeros(0))
     reported: HardwareStatus | None = None
 
@@ -70,7 +74,7 @@ class FollowerNode(Node):
         connect_s = float(self.declare_parameter("connect_s", 5.0).value)
         discovery_s = float(self.declare_parameter("discovery_s", 1.0).value)
         self._only = [SinglePublisher(self, arm.joint_states, discovery_s) for arm in self.rig.arms]
-        self._hardware = HardwareReporter(self, self.rig.topics.diagnostics)
+        self._hardware = HardwareReporter(self, self.rig.topics.diagnostics, HardwareKind.ARM)
         self._reporting = threading.Lock()
         self._arms: list[_Running] = []
         try:
@@ -111,7 +115,8 @@ class FollowerNode(Node):
         bus = Bus(port, config.baud, config.motors, config.latency_ms)
         restart = f"call /{arm.name}/torque with true"
         loop = ServoLoop(bus, config, follower, lambda status: self._on_status(running, status), restart)
-        after_ns = round(NS_PER_S * (1 / STATE_RATE_HZ - 0.5 / config.rate_hz))
+        cycles = max(1, int(config.rate_hz / STATE_RATE_HZ))
+        after_ns = round(NS_PER_S * (cycles - 0.5) / config.rate_hz)
         running = _Running(arm, port, follower, loop, after_ns, publisher)
         return running
 
@@ -121,6 +126,7 @@ class FollowerNode(Node):
         if 0 <= sample.stamp_ns - running.published_ns < running.publish_after_ns or not self.context.ok():
             return
         running.published_ns = sample.stamp_ns
+        running.published += 1
         running.currents_ma = sample.currents_ma
         names = running.arm.joint_names
         running.publisher.publish(sample_to_joint_state(names, sample.positions, sample.stamp_ns, sample.velocities))
@@ -154,8 +160,8 @@ class FollowerNode(Node):
 
     def _on_torque(self, running: _Running, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         running.follower.set_torque(bool(request.data))
-        if request.data and running.loop.status.state is LoopState.HARDWARE_ERROR:
-            running.loop.recover()
+        if request.data:
+            running.loop.recover()  # restarts servos with a hardware error, if there are any
         self._report(running)
         response.success = True
         response.message = f"torque of '{running.arm.name}' {'on' if request.data else 'off'}"
@@ -191,6 +197,9 @@ class FollowerNode(Node):
         loop, mode = running.loop.status, running.follower.mode
         if not loop.ok:
             return HardwareStatus(running.arm.name, HardwareLevel.FAULT, f"arm '{running.arm.name}': {loop.message}")
+        if running.loop.last_cycle_age_s > HUNG_S:
+            text = f"arm '{running.arm.name}': the driver has not run for {HUNG_S} s: is the machine overloaded?"
+            return HardwareStatus(running.arm.name, HardwareLevel.FAULT, text)
         text = _TEXTS[mode] and f"arm '{running.arm.name}': {_TEXTS[mode]}"
         return HardwareStatus(running.arm.name, _LEVELS[mode], text)
 
@@ -199,6 +208,8 @@ class FollowerNode(Node):
         with self._reporting:  # two threads report: the last message must tell the newest status
             running.reported = self._status(running)
             values = {"port": running.port, "mode": running.follower.mode, **running.loop.counters}
+            values["joint_states"] = running.published
+            values["last_cycle_age_s"] = round(running.loop.last_cycle_age_s, 3)
             values["currents_ma"] = np.round(running.currents_ma).astype(int).tolist()
             self._hardware.report(running.reported, values)
 

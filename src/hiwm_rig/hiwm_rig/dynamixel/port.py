@@ -20,6 +20,8 @@ from dynamixel_sdk.port_handler import PortHandler
 from hiwm_rig.hardware import EMULATED
 
 _MARGIN_MS = 2.0
+_WRITE_TIMEOUT_S = 0.1
+"""A stalled USB adapter may refuse bytes for ever; nobody may wait for it that long."""
 _LATENCIES = 2.0
 """Latency timers that one answer may take: as the SDK reckons."""
 
@@ -30,6 +32,10 @@ class BusError(RuntimeError):
 
 class PortError(BusError):
     """The serial port is not there, is in use, or has gone."""
+
+
+class NoPortError(PortError):
+    """The serial port is not there: plugging in the adapter cures it."""
 
 
 @contextlib.contextmanager
@@ -65,7 +71,9 @@ class SteadyPort(PortHandler):
         if not self.port_name or self.port_name == EMULATED:
             raise PortError("no serial port is given: set hardware.<part>.port in the rig file, or the port option")
         if not path.exists():
-            raise PortError(f"{path}: no such port: is the USB adapter plugged in, and powered? (ls /dev/serial/by-id)")
+            raise NoPortError(
+                f"{path}: no such port: is the USB adapter plugged in, and powered? (ls /dev/serial/by-id)"
+            )
         try:
             opened = self.openPort()
         except PermissionError as error:
@@ -74,6 +82,7 @@ class SteadyPort(PortHandler):
             raise PortError(f"{path}: cannot be opened ({error})") from error
         if not opened:
             raise PortError(f"{path}: the baud rate {self.baudrate} is not supported")
+        self.ser.write_timeout = _WRITE_TIMEOUT_S
         try:
             fcntl.flock(self.ser.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,12 +1,13 @@
 """The thread that owns a bus: connects, reads and writes at a fixed rate, notices faults, connects again. No ROS.
 
-What is written is the part's affair (:class:`Part`): a follower obeys commands, a leader mirrors or is free. While
-anything is wrong nothing is written, so the servos hold what they were last told, and their watchdogs stop them where
-even that is cut off.
+What is written is the part's affair (:class:`Part`): a follower obeys commands, a leader mirrors or is free. While the
+bus is at fault nothing new is asked of the servos: they hold what they were last told, and their watchdogs stop them
+where even that is cut off. While a servo has a hardware error, the others are told to hold.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
@@ -16,19 +17,19 @@ from enum import StrEnum
 from typing import Protocol
 
 from hiwm_rig.dynamixel import control_table as table
-from hiwm_rig.dynamixel.bus import AnswerError, Bus, BusError, PortError, Present, RefusedError
+from hiwm_rig.dynamixel.bus import AnswerError, Bus, BusError, NoPortError, PortError, Present, RefusedError
 from hiwm_rig.dynamixel.control_table import HardwareError
 from hiwm_rig.hardware import ServoBus
 
+_COUNTERS = ("cycles", "missed_cycles", "failed_cycles", "faults", "connections", "watchdog_rearmed")
 _RETRY_S = 0.2
 _FAULT_AFTER_S = 0.06
-"""A bus that has been silent for this long is a fault, not a glitch; with time-outs it is noticed within 0.1 s."""
+"""A bus that has been silent for this long is a fault, not a glitch. An answer is given up after about 45 ms with the
+default latency of a USB adapter, so the second one in a row that is missing, after 0.1 s."""
 _REBOOT_S = 0.5
 """A servo is deaf for about 0.3 s after a reboot."""
 _REARM = 0.8
 """Fraction of the watchdog's time after which a late cycle takes it for tripped."""
-
-
 _LONGEST_STEP_S = 0.02
 """A late cycle may not buy a larger step than this long a one."""
 _ASK_EVERY = 20
@@ -76,8 +77,21 @@ class Part(Protocol):
         """
         ...
 
-    def hold(self, bus: Bus, present: Present) -> None:
+    def hold(self, bus: Bus, present: Present, resume: bool) -> None:
         """One cycle in which nothing may move: hold where the arm was when this began, and start from there again.
+
+        Args:
+            bus: open.
+            present: what the servos report.
+            resume: whether only time was lost, and what was under way by itself may go on afterwards.
+
+        Raises:
+            BusError: as the bus does.
+        """
+        ...
+
+    def let_go(self, bus: Bus) -> None:
+        """The servos cannot all be used: where the arm is to be limp, tell those that still listen.
 
         Raises:
             BusError: as the bus does.
@@ -104,7 +118,7 @@ class ServoLoop:
         on_status: Callable[[LoopStatus], None],
         restart_by: str = "restart it",
     ) -> None:
-        self.counters: Counter[str] = Counter(cycles=0, missed_cycles=0, failed_cycles=0, faults=0, connections=0)
+        self.counters: Counter[str] = Counter(dict.fromkeys(_COUNTERS, 0))
         self.status = LoopStatus(LoopState.CONNECTING)
         self._bus = bus
         self._part = part
@@ -148,9 +162,16 @@ class ServoLoop:
             self._thread.join(timeout=2.0)
         self._bus.close()
 
-    def recover(self) -> None:
-        """Ask for the servos with a hardware error to be restarted."""
-        self._recover.set()
+    @property
+    def last_cycle_age_s(self) -> float:
+        """Seconds since the last cycle began; large where the thread hangs, or the bus is at fault."""
+        return time.monotonic() - self._last_cycle
+
+    def recover(self) -> bool:
+        """Ask for the servos with a hardware error to be restarted; False where there are none."""
+        if self.status.state is LoopState.HARDWARE_ERROR:
+            self._recover.set()
+        return self._recover.is_set()
 
     def raise_failure(self) -> None:
         """Raise what ended the thread, if anything did."""
@@ -174,9 +195,15 @@ class ServoLoop:
         try:
             self._connect()
         except BusError as error:
+            self._let_go()
             self._bus.close()
             self._set(LoopState.BUS_FAULT, str(error))
             self._stop.wait(_RETRY_S)
+
+    def _let_go(self) -> None:
+        if self._bus.is_open:
+            with contextlib.suppress(BusError):  # the fault itself is being told
+                self._part.let_go(self._bus)
 
     def _connect(self) -> None:
         self._bus.open()
@@ -187,22 +214,19 @@ class ServoLoop:
         self._arm_watchdog()
         self.counters["connections"] += 1
         self._last_good = self._last_cycle = time.monotonic()
-        if errors := self._hardware_errors():
+        if errors := self._bus.hardware_errors():
             self._set(LoopState.HARDWARE_ERROR, self._hardware_text(errors))
         else:
+            self._recover.clear()
             self._set(LoopState.RUNNING, "")
 
     def _restart_failed_servos(self) -> None:
-        failed = self._hardware_errors()
+        failed = self._bus.hardware_errors()
         for servo in failed:
             self._bus.reboot(servo)
         self._recover.clear()
         if failed:
             self._stop.wait(_REBOOT_S)
-
-    def _hardware_errors(self) -> dict[int, HardwareError]:
-        errors = {servo: self._bus.hardware_error(servo) for servo in self._bus.ids}
-        return {servo: error for servo, error in errors.items() if error}
 
     def _arm_watchdog(self) -> None:
         self._bus.write_all(table.BUS_WATCHDOG, [0] * len(self._bus.ids))  # clears one that has tripped
@@ -239,7 +263,7 @@ class ServoLoop:
                 self._part.step(self._bus, present, min(dt, _LONGEST_STEP_S))
         except (AnswerError, RefusedError) as error:
             self.counters["failed_cycles"] += 1
-            if now - self._last_good <= _FAULT_AFTER_S and not isinstance(error, RefusedError):
+            if time.monotonic() - self._last_good <= _FAULT_AFTER_S and not isinstance(error, RefusedError):
                 return True
             self._fault(error)
             return False
@@ -258,7 +282,7 @@ class ServoLoop:
         turn, rest = divmod(self.counters["cycles"], _ASK_EVERY)
         if rest:
             return True
-        armed = self._bus.read(self._bus.ids[turn % len(self._bus.ids)], table.BUS_WATCHDOG)
+        armed = self._bus.read(self._bus.ids[turn % len(self._bus.ids)], table.BUS_WATCHDOG, attempts=1)
         if armed == table.WATCHDOG_TRIPPED:
             self._rearm(present)
         return armed in (self._watchdog_units, table.WATCHDOG_TRIPPED)
@@ -267,16 +291,16 @@ class ServoLoop:
         """The servos have stopped, or may have, because a cycle came late: start from where they are."""
         self.counters["watchdog_rearmed"] += 1
         self._bus.write_all(table.BUS_WATCHDOG, [0] * len(self._bus.ids))
-        self._part.hold(self._bus, present)
+        self._part.hold(self._bus, present, resume=True)
         self._arm_watchdog()
 
     def _on_alert(self, present: Present) -> None:
         if self.status.state is not LoopState.HARDWARE_ERROR:
             self.counters["faults"] += 1
-            self._set(LoopState.HARDWARE_ERROR, self._hardware_text(self._hardware_errors()))
+            self._set(LoopState.HARDWARE_ERROR, self._hardware_text(self._bus.hardware_errors()))
         if self._recover.is_set():
             raise AnswerError("restarting servos", None)  # connects anew, and reboots them on the way
-        self._part.hold(self._bus, present)
+        self._part.hold(self._bus, present, resume=False)
 
     def _fault(self, error: BusError) -> None:
         self.counters["faults"] += 1
@@ -300,4 +324,4 @@ class ServoLoop:
 
 def _may_heal(error: BusError) -> bool:
     """Whether waiting may help at the start: a port or servos that are not there yet."""
-    return isinstance(error, AnswerError) or (isinstance(error, PortError) and "no such port" in str(error))
+    return isinstance(error, AnswerError | NoPortError)

@@ -15,7 +15,7 @@ from sensor_msgs.msg import CameraInfo, Image
 
 from hiwm_rig.codecs import array_to_image
 from hiwm_rig.contract import Camera, Rig
-from hiwm_rig.hardware_status import HardwareLevel, HardwareReporter, HardwareStatus
+from hiwm_rig.hardware_status import HardwareKind, HardwareLevel, HardwareReporter, HardwareStatus
 from hiwm_rig.realsense.camera import CameraState, Picture, RealsenseCamera
 from hiwm_rig.realsense.device import StreamRequest
 from hiwm_rig.realsense.library import CameraError
@@ -46,7 +46,7 @@ class RealsenseCameraNode(Node):
         if bool(self.declare_parameter("stand_in", False).value):
             request = self._stand_in(request)
         self._create_publishers(rig, request.depth)
-        self._status = HardwareReporter(self, rig.topics.diagnostics)
+        self._status = HardwareReporter(self, rig.topics.diagnostics, HardwareKind.CAMERA)
         self._reported: CameraState | None = None
         self._polls = 0
         self._source = request.source
