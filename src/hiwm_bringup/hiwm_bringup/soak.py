@@ -142,7 +142,8 @@ def found(figures: Figures) -> list[str]:
 
 def _rounds(session: ArmSession, nodes: Supervisor, soak: Soak, rng: np.random.Generator, minutes: float) -> None:
     deadline = time.monotonic() + 60 * minutes
-    with tqdm(total=round(60 * minutes), desc="soak", unit="s", leave=False) as bar:
+    form = "{l_bar}{bar}| {n:.0f}/{total} s"
+    with tqdm(total=round(60 * minutes), desc="soak", bar_format=form, leave=False) as bar:
         while time.monotonic() < deadline:
             start = time.monotonic()
             nodes.poll()

@@ -58,7 +58,7 @@ class Arm(_Frozen):
 
     @property
     def leader_name(self) -> str:
-        """Name of the arm's leader, where it has to be told from the arm: in diagnostics."""
+        """Name of the arm's leader, where it has to be told from the arm: its services and its emulated port."""
         return f"{self.name}_leader"
 
     @property

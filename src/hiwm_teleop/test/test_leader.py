@@ -129,6 +129,8 @@ def watch_torque(bus: EmulatedBus) -> list[int]:
 
 def test_no_servo_gets_torque_before_it_has_acknowledged_its_current(run: Running) -> None:
     run.spend(0.2, Driver.HUMAN, HOME)  # free
+    for servo in run.bus.servos.values():
+        servo.set(table.GOAL_CURRENT, 1193)  # as after power-up
     currents = watch_torque(run.bus)
     lose(run.bus, table.GOAL_CURRENT, 2)
     run.until(lambda: run.leader.mode is LeaderMode.MIRRORS, Driver.POLICY, HOME, "mirroring")
