@@ -91,7 +91,7 @@ def domain() -> Iterator[int]:
 def bench(domain: int) -> Iterator[Bench]:
     with graph([ARBITER], domain):
         bench = Bench(domain)
-        bench.probe.spin_until(lambda: bool(bench.commands), 60, "the first command")
+        bench.probe.spin_until(lambda: bool(bench.commands and bench.states), 60, "the first command")
         yield bench
         bench.probe.close()
 
