@@ -101,6 +101,20 @@ def graph_endurance(options: BenchOptions) -> Figures:
     return measure_endurance(options)
 
 
+def recorder_effect(options: BenchOptions) -> Figures:
+    """Ticks of the running graph without and with the recorder."""
+    from hiwm_bringup.bench_recorder import measure_recorder
+
+    return measure_recorder(options)
+
+
+def dataset_reading(options: BenchOptions) -> Figures:
+    """Speed and memory of reading a converted dataset for training."""
+    from hiwm_bringup.bench_dataset import measure_reading
+
+    return measure_reading(options)
+
+
 def servo_cycle(options: BenchOptions) -> Figures:
     """Read and write cycle of the emulated follower's servos, without ROS."""
     from hiwm_bringup.bench_arms import measure_cycle
@@ -132,6 +146,9 @@ MEASUREMENTS: Mapping[str, Measurement] = {
     "leader_to_frame_periods": graph_latency,
     "ticks_on_time": graph_endurance,
     "rss_growth_mib": graph_endurance,
+    "recorder_effect": recorder_effect,
+    "dataset_frames_per_s": dataset_reading,
+    "dataset_rss_mib": dataset_reading,
     "dxl_cycle_hz": servo_cycle,
     "dxl_cycle_ms": servo_cycle,
     "leader_to_follower_ms": leader_delay,

@@ -60,10 +60,10 @@ class Running:
 
 
 @contextmanager
-def world_graph(options: BenchOptions, folder: Path) -> Iterator[Running]:
+def world_graph(options: BenchOptions, folder: Path, record: bool = True) -> Iterator[Running]:
     """World rig, policy, arbiter and recorder, running; with a probe that listens to the world state."""
     words = [f"world:={options.world}", f"policy:={options.policy}", f"rig_file:={options.rig_file}"]
-    words += [f"record:={folder / 'bag'}", f"journal:={folder / 'world.sqlite'}"]
+    words += [f"journal:={folder / 'world.sqlite'}", *([f"record:={folder / 'bag'}"] if record else [])]
     specs = build_graph(parse_assignments(words), project_root())
     rig = load_rig(options.rig_file)
     with unique_domain() as domain:

@@ -50,7 +50,7 @@ class NodeSpec:
 
 
 OPTIONS: tuple[Option, ...] = (
-    Option("rig", "world", "what stands behind the topics of the rig", ("sim", "world", "physical")),
+    Option("rig", "world", "what stands behind the topics of the rig", ("sim", "world", "physical", "replay")),
     Option("operator", "none", "who may take over", ("scripted", "leader", "playback", "none")),
     Option("task", "", "task to run; empty: the rig file's default"),
     Option("rig_file", "push_t", "name of a shipped rig file, or path of a .yaml file"),
@@ -64,6 +64,7 @@ OPTIONS: tuple[Option, ...] = (
         "wall: real time; lockstep: the world rig publishes /clock and advances on request",
         ("wall", "lockstep"),
     ),
+    Option("bag", "", "bag to play as a rig (rig:=replay); what is commanded changes nothing then"),
     Option(
         "follower_ports",
         "",
@@ -80,6 +81,8 @@ OPTIONS: tuple[Option, ...] = (
         "serial or recording of each camera (rig:=physical), by commas; 'file': as in the rig file; empty: a stand-in",
     ),
     Option("record", "", "directory to record a bag into (must not exist); empty: no recording"),
+    Option("record_split", "session", "one bag for all, or a bag per episode", ("session", "episode")),
+    Option("record_images", "raw", "how images are stored in the bag", ("raw", "jpeg", "png")),
     Option("playback", "", "file with a recorded leader motion (operator:=playback)"),
     Option("episodes", "0", "episodes after which the scripted operator stops the graph; 0: until Ctrl-C"),
     Option("variation", "", "visual variation of the sim rig, for example distractors; empty: as trained"),
@@ -209,7 +212,17 @@ def _cameras(setup: _Setup) -> list[NodeSpec]:
     return nodes
 
 
-_RIGS = {"sim": _sim_rig, "world": _world_rig, "physical": _physical_rig}
+def _replay_rig(setup: _Setup) -> list[NodeSpec]:
+    bag = setup.options["bag"]
+    if not bag or not Path(bag).exists():
+        raise GraphError(f"rig:=replay needs bag:=DIR (a recording), got '{bag}'")
+    parameters: dict[str, Value] = {"bag": bag, "as_rig": True, "time": "now", "wait_s": 60.0}
+    # Its stamps are the wall clock's.
+    own = {**setup.common, **parameters, "use_sim_time": False}
+    return [NodeSpec("hiwm_data", "replay", "replay_rig", own, on_exit="finish")]
+
+
+_RIGS = {"sim": _sim_rig, "world": _world_rig, "physical": _physical_rig, "replay": _replay_rig}
 
 
 def _scripted(setup: _Setup) -> list[NodeSpec]:
@@ -268,6 +281,7 @@ def build_graph(options: Mapping[str, str], root: Path) -> list[NodeSpec]:
     nodes.append(NodeSpec("hiwm_teleop", "arbiter", "arbiter", {**setup.common, "first_driver": first}))
     if options["record"]:
         record: dict[str, Value] = {"output": options["record"], "checkpoints": _checkpoints(nodes)}
+        record |= {"split": options["record_split"], "images": options["record_images"]}
         nodes.append(NodeSpec("hiwm_data", "recorder", "recorder", {**setup.common, **record}))
     if options["operator"] != "none":
         nodes += _OPERATORS[options["operator"]](setup)

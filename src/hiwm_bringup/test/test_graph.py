@@ -30,6 +30,7 @@ def test_the_default_is_the_world_rig_with_policy_and_arbiter(root):
 def test_every_part_can_be_chosen(root):
     assert names(root, "rig:=sim", "policy:=none") == ["sim_rig", "arbiter"]
     assert names(root, "record:=/tmp/x")[-1] == "recorder"
+    assert names(root, "rig:=replay", f"bag:={root}") == ["replay_rig", "policy", "arbiter"]
     assert names(root, "operator:=scripted")[-1] == "scripted_operator"
 
 
@@ -62,6 +63,8 @@ def test_arms_without_ports_are_emulated_and_arms_with_ports_are_not(root):
         (["rig"], "expected name:=value, got 'rig'"),
         (["robot:=sim"], "unknown option 'robot'; known are rig, operator"),
         (["rig:=moon"], r"rig:=moon: expected one of sim, world, physical"),
+        (["rig:=replay"], "rig:=replay needs bag:=DIR"),
+        (["rig:=replay", "bag:=/nowhere"], "needs bag:=DIR .a recording., got '/nowhere'"),
         (["seed:=x"], "seed:=x: expected a whole number"),
         (["rig_file:=nope"], "rig_file:=nope"),
         (["rig:=physical", "rig_file:=droid", "policy:=none"], r"no section hardware.follower for the arms"),

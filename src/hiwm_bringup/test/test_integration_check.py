@@ -62,6 +62,7 @@ def test_the_rig_is_a_drop_in(name, reports):
         (["--rig", "sim", "--set", "colour:=red"], "unknown option 'colour'"),
         (["--set", "seed:=1"], "give --rig too"),
         (["--rig", "physical", "--set", "cameras:=1,2,3"], "expected 1 serials or files"),
+        (["--rig", "sim", "--json", "/dev/null/report.json"], "/dev/null is no folder"),
         (["--rig", "sim", "--only", "no_such_check"], "no check or group ['no_such_check']"),
     ],
 )

@@ -59,6 +59,7 @@ class World:
     step: int
     branch_id: int
     trust: float
+    snapshot_id: int
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,15 @@ class RigStreams:
     ) -> None:
         self.rig = rig
         self.events: list[Event] = []
+        self.received: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
+        self.reasons: dict[str, str] = {}
+        """Why the first rejected message of a topic was rejected."""
+        self.backwards: Counter[str] = Counter()
+        """Samples of a camera or an arm whose stamp lies before that of an earlier one; they are sorted in."""
+        self.repeated: Counter[str] = Counter()
+        """Samples with the stamp of the newest one, which they replace."""
+        self._newest: dict[str, int] = {}
         self._store = store_image or (lambda _, image: image)
         self._tolerance_ns = round(_TOLERANCE_PERIODS * rig.period_s * NS_PER_S)
         cameras, arms, topics = rig.cameras, rig.arms, rig.topics
@@ -121,10 +130,12 @@ class RigStreams:
 
     def push(self, topic: str, message: Any, received_ns: int) -> None:
         """Take one message; one that does not hold what it should is counted in ``rejected`` by topic."""
+        self.received[topic] += 1
         try:
             self._handlers[topic](message, received_ns)
-        except CodecError:
+        except CodecError as error:
             self.rejected[topic] += 1
+            self.reasons.setdefault(topic, str(error))
 
     def stamps(self) -> tuple[int, ...]:
         """Stamps of the reference camera (the rig's first), ascending."""
@@ -138,6 +149,11 @@ class RigStreams:
         images = {c.name: values[c.image_topic] for c in self.rig.cameras}
         joints = np.concatenate([values[a.joint_states] for a in self.rig.arms])
         return AlignedFrame(stamp_ns, images, joints, self._said.at(self.rig.topics.world_state, stamp_ns, 0))
+
+    def missing(self, stamp_ns: int) -> list[str]:
+        """Cameras and arms, by topic, that have nothing within half a period of a stamp."""
+        topics = [t for t in self.required if t in self._shown.sizes()]
+        return [t for t in topics if self._shown.at(t, stamp_ns, self._tolerance_ns) is None]
 
     def command(self, before_ns: int, since_ns: int = 0) -> npt.NDArray[np.float64] | None:
         """(D,) targets in force when the rig steps at ``before_ns``: the last command stamped before it.
@@ -160,18 +176,25 @@ class RigStreams:
         def push(message: Any, _: int) -> None:
             image = image_to_array(message)
             if image.shape[:2] != (camera.height, camera.width):
-                raise CodecError(f"image of camera '{camera.name}' is {image.shape[1]}x{image.shape[0]}")
-            stamp = stamp_to_ns(message.header.stamp)
-            self._shown.push(camera.image_topic, stamp, self._store(camera.name, image))
+                size = f"{image.shape[1]}x{image.shape[0]}"
+                raise CodecError(f"image is {size}, the rig file says {camera.width}x{camera.height}")
+            self._show(camera.image_topic, stamp_to_ns(message.header.stamp), self._store(camera.name, image))
 
         return push
 
     def _joints(self, arm: Arm) -> Callable[[Any, int], None]:
         def push(message: Any, _: int) -> None:
             sample = joint_state_to_sample(message, arm.joint_names)
-            self._shown.push(arm.joint_states, sample.stamp_ns, sample.positions)
+            self._show(arm.joint_states, sample.stamp_ns, sample.positions)
 
         return push
+
+    def _show(self, topic: str, stamp_ns: int, value: Any) -> None:
+        newest = self._newest.get(topic, stamp_ns - 1)
+        self.backwards[topic] += stamp_ns < newest
+        self.repeated[topic] += stamp_ns == newest
+        self._newest[topic] = max(newest, stamp_ns)
+        self._shown.push(topic, stamp_ns, value)
 
     def _command(self, arm: Arm) -> Callable[[Any, int], None]:
         def push(message: Any, received_ns: int) -> None:
@@ -195,7 +218,13 @@ class RigStreams:
         self._said.push(self.rig.topics.control_state, stamp_to_ns(message.header.stamp), value)
 
     def _world(self, message: Any, _: int) -> None:
-        value = World(str(message.episode_id), int(message.step), int(message.branch_id), float(message.trust))
+        value = World(
+            str(message.episode_id),
+            int(message.step),
+            int(message.branch_id),
+            float(message.trust),
+            int(message.snapshot_id),
+        )
         self._said.push(self.rig.topics.world_state, stamp_to_ns(message.header.stamp), value)
 
     def _event(self, message: Any, _: int) -> None:

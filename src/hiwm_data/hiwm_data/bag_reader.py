@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+from hiwm_rig.codecs import CodecError
 from hiwm_rig.contract import Rig, parse_rig
-from mcap.exceptions import McapError
-from mcap.records import Channel, Message, Metadata, Schema
-from mcap.stream_reader import StreamReader
 from rosbags.rosbag2 import Reader, ReaderError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from hiwm_data.bag_metadata import custom_data, read_information
 from hiwm_data.bag_writer import METADATA_RECORD
+from hiwm_data.images import SUFFIX, decompress
+from hiwm_data.mcap_records import FileScan, McapReadError, file_summary
+from hiwm_data.topics import COMPRESSED_IMAGE, IMAGE
+
+_STORAGE = (".mcap", ".db3")
 
 
 class BagError(ValueError):
@@ -33,7 +37,7 @@ class BagMessage(NamedTuple):
 
 @dataclass(frozen=True)
 class BagSummary:
-    """What a bag holds.
+    """What a bag holds, as recorded (compressed images by their own topic).
 
     Attributes:
         types: message type by topic, for topics with messages.
@@ -41,7 +45,7 @@ class BagSummary:
         start_ns: log time of the first message; 0 in an empty bag.
         end_ns: log time of the last message.
         metadata: texts kept by the recorder; empty in foreign bags.
-        complete: False where the file ends without its index (the recorder was killed).
+        complete: False where a file ends without its index (the recorder was killed) or is damaged.
     """
 
     types: dict[str, str]
@@ -67,13 +71,15 @@ class Bag:
         self.files = _storage_files(self.path)
         self._store = get_typestore(Stores.ROS2_JAZZY)
         self._definitions: dict[str, str] = {}
-        self._metadata: dict[str, str] = _folder_metadata(self.path)
+        self._metadata: dict[str, str] = custom_data(self.path)
         self._complete = True
         self._scanned = False
+        self.damage: Counter[str] = Counter()
+        """Chunks that could not be read, by file, as far as the bag has been read."""
 
     @property
     def complete(self) -> bool:
-        """Whether the files had their ends, as far as they have been read."""
+        """Whether the files had their ends and no damage, as far as they have been read."""
         return self._complete
 
     @property
@@ -82,18 +88,45 @@ class Bag:
         if not self._metadata and not self._scanned:
             self._scanned = True
             # The record lies before the first message.
-            next(self.messages(), None)
+            next(self.recorded(), None)
         return dict(self._metadata)
 
-    def messages(self, topics: Collection[str] | None = None) -> Iterator[BagMessage]:
-        """Messages in the order of the file; a file that is cut off ends where its last complete chunk ends.
+    def messages(self, topics: Collection[str] | None = None, since_ns: int = 0) -> Iterator[BagMessage]:
+        """Messages as the rig published them: ``X/compressed`` comes as ``sensor_msgs/Image`` on ``X``.
+
+        In the order of the files. A compressed topic is left out where the bag holds the raw one as well.
+
+        Args:
+            topics: only these, by the names of the rig; None for all.
+            since_ns: only messages recorded then or later.
+
+        Raises:
+            BagError: if a file is no bag at all, or a compressed image cannot be decoded.
+        """
+        wanted = None if topics is None else {*topics, *(t + SUFFIX for t in topics)}
+        raw: set[str] = set()
+        for message in self.recorded(wanted, since_ns):
+            base = rig_topic(message.topic, message.type)
+            if base == message.topic:
+                raw.add(base)
+                if topics is None or message.topic in topics:
+                    yield message
+            elif base not in raw:
+                yield self._decompressed(message, base)
+
+    def recorded(self, topics: Collection[str] | None = None, since_ns: int = 0) -> Iterator[BagMessage]:
+        """Messages as they are in the files.
+
+        A file that is cut off ends where its last complete chunk ends; damaged chunks are left out (see ``damage``).
 
         Raises:
             BagError: if a file is no bag at all.
         """
         self._complete = True
+        self.damage.clear()
         for file in self.files:
-            yield from self._mcap(file, topics) if file.suffix == ".mcap" else self._sqlite(file, topics)
+            read = self._mcap if file.suffix == ".mcap" else self._sqlite
+            yield from read(file, topics, since_ns)
 
     def definition(self, message_type: str) -> str:
         """The text of a message type, as the bag holds it, once its topics have been read; empty where it does not."""
@@ -111,47 +144,69 @@ class Bag:
             raise BagError(f"{self.path}: a message on {message.topic} is no {message.type}: {error}") from error
 
     def summary(self) -> BagSummary:
-        """Read through the bag and count."""
+        """What the bag holds: from the files' own indices, and by reading through those that lack one."""
         types: dict[str, str] = {}
-        counts: dict[str, int] = {}
+        counts: Counter[str] = Counter()
+        first: list[int] = []
+        last: list[int] = []
+        complete = True
+        for file in self.files:
+            known = file_summary(file) if file.suffix == ".mcap" else None
+            if known is not None:
+                for name, text in known.definitions.items():
+                    self._register(name, text)
+                found_types, found, span = known.types, known.counts, (known.first_ns, known.last_ns)
+            else:
+                found_types, found, span = self._count(file)
+                complete = complete and self._complete
+            types |= {t: kind for t, kind in found_types.items() if found[t]}
+            counts += found
+            first += [span[0]] if found.total() else []
+            last += [span[1]] if found.total() else []
+        return BagSummary(types, dict(counts), min(first, default=0), max(last, default=0), self.metadata, complete)
+
+    def _count(self, file: Path) -> tuple[dict[str, str], Counter[str], tuple[int, int]]:
+        types: dict[str, str] = {}
+        counts: Counter[str] = Counter()
         first = last = 0
-        for message in self.messages():
+        self._complete = True
+        for message in (self._mcap if file.suffix == ".mcap" else self._sqlite)(file, None, 0):
             types[message.topic] = message.type
-            counts[message.topic] = counts.get(message.topic, 0) + 1
+            counts[message.topic] += 1
             first = min(first or message.log_ns, message.log_ns)
             last = max(last, message.log_ns)
-        return BagSummary(types, counts, first, last, dict(self._metadata), self._complete)
+        return types, counts, (first, last)
 
-    def _mcap(self, file: Path, topics: Collection[str] | None) -> Iterator[BagMessage]:
-        channels: dict[int, tuple[str, str]] = {}
-        schemas: dict[int, str] = {}
-        with file.open("rb") as stream:
-            records = iter(StreamReader(stream).records)
-            started = False
-            while True:
-                try:
-                    record = next(records)
-                except StopIteration:
-                    return
-                except (McapError, EOFError, ValueError) as error:
-                    if not started:
-                        raise BagError(f"{file}: not an MCAP file: {error}") from error
-                    self._complete = False
-                    return
-                started = True
-                if isinstance(record, Message):
-                    topic, kind = channels[record.channel_id]
-                    if topics is None or topic in topics:
-                        yield BagMessage(topic, kind, record.log_time, record.data)
-                elif isinstance(record, Schema):
-                    schemas[record.id] = record.name
-                    self._register(record.name, record.data.decode())
-                elif isinstance(record, Channel):
-                    channels[record.id] = (record.topic, schemas.get(record.schema_id, ""))
-                elif isinstance(record, Metadata) and record.name == METADATA_RECORD:
-                    self._metadata.update(record.metadata)
+    def _decompressed(self, message: BagMessage, base: str) -> BagMessage:
+        try:
+            return BagMessage(base, IMAGE, message.log_ns, decompress(self.decode(message), self._store))
+        except CodecError as error:
+            raise BagError(f"{self.path}: a message on {message.topic} cannot be used: {error}") from error
 
-    def _sqlite(self, file: Path, topics: Collection[str] | None) -> Iterator[BagMessage]:
+    def _mcap(self, file: Path, topics: Collection[str] | None, since_ns: int) -> Iterator[BagMessage]:
+        scan = FileScan(file, METADATA_RECORD, since_ns)
+        try:
+            for topic, kind, message in scan.messages():
+                if scan.fresh:
+                    self._take_headers(scan)
+                if (topics is None or topic in topics) and message.log_time >= since_ns:
+                    yield BagMessage(topic, kind, message.log_time, message.data)
+        except McapReadError as error:
+            # Nothing at all in one of several files: the power went just when it was begun.
+            if len(self.files) == 1:
+                raise BagError(str(error)) from error
+            self._complete = False
+        self._take_headers(scan)
+        self._complete = self._complete and scan.complete
+        self.damage.update({file.name: scan.damaged} if scan.damaged else {})
+
+    def _take_headers(self, scan: FileScan) -> None:
+        self._metadata.update(scan.metadata)
+        for name, text in scan.definitions.items():
+            self._register(name, text)
+        scan.fresh = False
+
+    def _sqlite(self, file: Path, topics: Collection[str] | None, since_ns: int) -> Iterator[BagMessage]:
         try:
             with Reader(file) as reader:
                 for connection in reader.connections:
@@ -159,7 +214,7 @@ class Bag:
                 wanted = [c for c in reader.connections if topics is None or c.topic in topics]
                 if not wanted:
                     return
-                for connection, log_ns, data in reader.messages(wanted):
+                for connection, log_ns, data in reader.messages(wanted, start=since_ns or None):
                     yield BagMessage(connection.topic, connection.msgtype, log_ns, bytes(data))
         except ReaderError as error:
             raise BagError(f"{file}: {error}") from error
@@ -172,6 +227,11 @@ class Bag:
         self._store.register({k: v for k, v in types.items() if k not in self._store.fielddefs})
 
 
+def rig_topic(topic: str, message_type: str) -> str:
+    """The topic a recorded one stands for: that of the raw images for compressed ones, else itself."""
+    return topic.removesuffix(SUFFIX) if message_type == COMPRESSED_IMAGE else topic
+
+
 def rig_of_bag(bag: Bag) -> Rig | None:
     """The rig whose file is kept with the bag; None in foreign bags.
 
@@ -182,20 +242,42 @@ def rig_of_bag(bag: Bag) -> Rig | None:
     return None if text is None else parse_rig(text, f"{bag.path} (rig file kept with the bag)")
 
 
+def find_bags(paths: Sequence[str | Path]) -> list[Path]:
+    """The bags that these paths name: bags, and folders of bags (one bag per episode), in order.
+
+    Raises:
+        BagError: a path that is neither.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir() and not _storage_in(path):
+            inside = [p for p in sorted(path.iterdir()) if p.is_dir() and _storage_in(p)]
+            if not inside:
+                raise BagError(f"{path}: holds no .mcap or .db3 file, and no folder in it does")
+            found += inside
+        else:
+            _storage_files(path)
+            found.append(path)
+    return found
+
+
+def _storage_in(folder: Path) -> list[Path]:
+    return [p for p in folder.iterdir() if p.suffix in _STORAGE]
+
+
 def _storage_files(path: Path) -> list[Path]:
-    if path.is_file() and path.suffix in (".mcap", ".db3"):
+    """Storage files in the order of ``metadata.yaml``, then those it does not know (begun just before a crash)."""
+    if path.is_file() and path.suffix in _STORAGE:
         return [path]
     if not path.is_dir():
         raise BagError(f"{path}: no such bag; expected a rosbag2 folder, an .mcap or a .db3 file")
-    files = sorted(p for p in path.iterdir() if p.suffix in (".mcap", ".db3"))
-    if not files:
+    there = {p.name: p for p in _storage_in(path)}
+    if not there:
         raise BagError(f"{path}: holds no .mcap or .db3 file")
-    return files
-
-
-def _folder_metadata(path: Path) -> dict[str, str]:
-    file = path / "metadata.yaml"
-    if not file.is_file():
-        return {}
-    information = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}).get("rosbag2_bagfile_information") or {}
-    return {str(k): str(v) for k, v in (information.get("custom_data") or {}).items()}
+    listed = [str(name) for name in read_information(path).get("relative_file_paths") or []]
+    missing = [name for name in listed if name not in there]
+    if missing:
+        rest = "to read the rest, delete metadata.yaml and run hiwm record --repair"
+        raise BagError(f"{path}: {missing[0]} is missing; metadata.yaml lists it ({rest})")
+    others = sorted(set(there) - set(listed), key=lambda name: (len(name), name))
+    return [there[name] for name in (*listed, *others)]

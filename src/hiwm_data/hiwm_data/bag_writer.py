@@ -1,70 +1,50 @@
-"""Writing a rosbag2 folder (MCAP and ``metadata.yaml``) that stays readable whatever happens to the process. No ROS."""
+"""Writing a rosbag2 folder (MCAP files and ``metadata.yaml``) that stays readable whatever happens to the process.
+
+No ROS. A long bag is a row of files, as rosbag2 splits them: the index that an open MCAP file keeps in memory stays
+small, and a file that is damaged takes only its own minutes with it.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-from mcap.writer import CompressionType, Writer
-
+from hiwm_data.bag_metadata import FileSpan, TopicEntry, write_metadata
 from hiwm_data.definitions import Definition
+from hiwm_data.mcap_file import COMPRESSION, McapFile, RecordingError
 from hiwm_data.topics import TopicSpec
 
+__all__ = ["METADATA_RECORD", "BagFormat", "BagWriter", "RecordingError"]
+
 METADATA_RECORD = "hiwm"
-_CHUNK_BYTES = 1 << 20
-_ROSBAG2_VERSION = 9
-_COMPRESSION = {"zstd": CompressionType.ZSTD, "lz4": CompressionType.LZ4, "none": CompressionType.NONE}
 
 
-class RecordingError(RuntimeError):
-    """A recording that cannot start or go on; the text says why. What was written before stays readable."""
+@dataclass(frozen=True)
+class BagFormat:
+    """How a bag lies on disk.
 
+    Attributes:
+        compression: of the chunks: ``zstd``, ``lz4`` or ``none``.
+        max_file_s: a new file begins after so many seconds; 0: never.
+        max_file_mb: a new file begins after so many megabytes; 0: never.
+    """
 
-class _Sink:
-    """An unbuffered file: when a write fails, nothing is left behind in a buffer that would fail again later."""
-
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        self._position = 0
-
-    def write(self, data: bytes) -> int:
-        view = memoryview(data)
-        while view:
-            count = os.write(self._fd, view)
-            view = view[count:]
-            self._position += count
-        return len(data)
-
-    def tell(self) -> int:
-        return self._position
-
-    def flush(self) -> None:
-        """Nothing is buffered here."""
-
-    def sync(self) -> None:
-        os.fdatasync(self._fd)
-
-    def cut(self, size: int) -> None:
-        os.ftruncate(self._fd, size)
-
-    def close(self) -> None:
-        os.close(self._fd)
+    compression: str = "zstd"
+    max_file_s: float = 300.0
+    max_file_mb: float = 2000.0
 
 
 @dataclass
 class _Topic:
     spec: TopicSpec
     digest: str
-    channel: int
+    channel: int = 0
     count: int = 0
 
 
 class BagWriter:
-    """One bag: a folder with one MCAP file.
+    """One bag: a folder with MCAP files ``NAME_0.mcap``, ``NAME_1.mcap``, ... and ``metadata.yaml``.
 
     Messages are serialised CDR and written as they are. After :meth:`flush` everything so far is on disk as complete
     chunks; a reader that reads from the start gets it even if the process dies. Not thread-safe.
@@ -74,7 +54,7 @@ class BagWriter:
         topics: what will be written.
         definitions: by message type, for every type in ``topics``.
         metadata: texts to keep with the bag (rig file, checkpoints, revision, host).
-        compression: of chunks: ``zstd``, ``lz4`` or ``none``.
+        form: compression and size of the files.
 
     Raises:
         RecordingError: if ``path`` exists or cannot be made.
@@ -86,27 +66,19 @@ class BagWriter:
         topics: Sequence[TopicSpec],
         definitions: Mapping[str, Definition],
         metadata: Mapping[str, str],
-        compression: str = "zstd",
+        form: BagFormat | None = None,
     ) -> None:
         self.path = Path(path)
-        if compression not in _COMPRESSION:
-            raise RecordingError(f"compression must be one of {sorted(_COMPRESSION)}, got '{compression}'")
-        try:
-            self.path.mkdir(parents=True)
-        except FileExistsError as error:
-            raise RecordingError(f"{self.path}: exists already; a recording never overwrites") from error
-        except OSError as error:
-            raise RecordingError(f"{self.path}: cannot make the folder: {error}") from error
-        self.file = self.path / f"{self.path.resolve().name}_0.mcap"
+        self._form = form or BagFormat()
+        if self._form.compression not in COMPRESSION:
+            raise RecordingError(f"compression must be one of {sorted(COMPRESSION)}, got '{self._form.compression}'")
+        make_folder(self.path)
         self._metadata = dict(metadata)
-        self._first_ns = self._last_ns = 0
-        self._safe_size = 0
-        self._open = True
-        self._sink = _Sink(self.file)
-        # mcap writes through any object with write, tell and flush.
-        self._mcap = Writer(self._sink, chunk_size=_CHUNK_BYTES, compression=_COMPRESSION[compression])  # type: ignore[arg-type]
-        self._topics: dict[str, _Topic] = {}
-        self._guarded(lambda: self._start(topics, definitions))
+        self._definitions = dict(definitions)
+        self._topics = {spec.name: _Topic(spec, definitions[spec.type].digest) for spec in topics}
+        self._finished: list[FileSpan] = []
+        self._file = self._begin_file()
+        self.flush()
 
     @property
     def message_count(self) -> int:
@@ -115,8 +87,8 @@ class BagWriter:
 
     @property
     def size(self) -> int:
-        """Bytes of the MCAP file so far."""
-        return self._sink.tell()
+        """Bytes of the file that is being written."""
+        return self._file.size
 
     def counts(self) -> dict[str, int]:
         """Messages by topic."""
@@ -128,13 +100,11 @@ class BagWriter:
         Raises:
             RecordingError: if the disk does not take it; the bag is closed then, complete up to the last flush.
         """
+        if self._is_full(log_ns):
+            self._next_file()
         entry = self._topics[topic]
-        self._guarded(lambda: self._mcap.add_message(entry.channel, log_ns, data, publish_ns, entry.count))
-        if not self.message_count:
-            self._first_ns = log_ns
+        self._file.write(entry.channel, data, log_ns, publish_ns, entry.count)
         entry.count += 1
-        self._first_ns = min(self._first_ns, log_ns)
-        self._last_ns = max(self._last_ns, log_ns)
 
     def flush(self) -> None:
         """Put everything so far on disk.
@@ -142,100 +112,71 @@ class BagWriter:
         Raises:
             RecordingError: as :meth:`write`.
         """
-        self._guarded(self._flush)
+        self._file.flush()
+        self._file.guarded(self._write_metadata)
 
-    def close(self) -> None:
-        """Finish the file with its index.
+    def annotate(self, values: Mapping[str, str]) -> None:
+        """Keep more texts with the bag, known only now (how an episode ended).
 
         Raises:
             RecordingError: as :meth:`write`.
         """
-        if self._open:
-            self._guarded(self._finish)
+        self._metadata |= values
+        self._file.note(METADATA_RECORD, values)
 
-    def _start(self, topics: Sequence[TopicSpec], definitions: Mapping[str, Definition]) -> None:
-        self._mcap.start(profile="ros2", library="hiwm_data")
-        self._mcap.add_metadata(METADATA_RECORD, self._metadata)
+    def close(self) -> None:
+        """Finish the bag with its index.
+
+        Raises:
+            RecordingError: as :meth:`write`.
+        """
+        if self._file.is_open:
+            self.flush()
+            self._file.close()
+
+    def _begin_file(self) -> McapFile:
+        name = f"{self.path.resolve().name}_{len(self._finished)}.mcap"
+        file = McapFile(self.path / name, self._form.compression)
+        # Every file holds all that is needed to read it alone.
+        file.note(METADATA_RECORD, self._metadata)
         schemas: dict[str, int] = {}
-        for spec in topics:
-            definition = definitions[spec.type]
-            if spec.type not in schemas:
-                schemas[spec.type] = self._mcap.register_schema(spec.type, "ros2msg", definition.text.encode())
-            qos = {"offered_qos_profiles": spec.qos_yaml, "topic_type_hash": definition.digest}
-            channel = self._mcap.register_channel(spec.name, "cdr", schemas[spec.type], qos)
-            self._topics[spec.name] = _Topic(spec, definition.digest, channel)
-        self._flush()
+        for topic in self._topics.values():
+            definition = self._definitions[topic.spec.type]
+            if topic.spec.type not in schemas:
+                schemas[topic.spec.type] = file.schema(topic.spec.type, definition.text.encode())
+            qos = {"offered_qos_profiles": topic.spec.qos_yaml, "topic_type_hash": topic.digest}
+            topic.channel = file.channel(topic.spec.name, schemas[topic.spec.type], qos)
+        return file
 
-    def _flush(self) -> None:
-        self._mcap.flush()
-        self._safe_size = self._sink.tell()
-        self._sink.sync()
-        self._write_metadata()
+    def _is_full(self, log_ns: int) -> bool:
+        span, form = self._file.span, self._form
+        if not span.count:
+            return False
+        too_long = form.max_file_s and log_ns - span.first_ns > form.max_file_s * 1e9
+        return bool(too_long or (form.max_file_mb and self._file.size > form.max_file_mb * 1e6))
 
-    def _finish(self) -> None:
-        self._flush()
-        self._mcap.finish()
-        self._sink.sync()
-        self._sink.close()
-        self._open = False
-
-    def _guarded(self, action: Callable[[], object]) -> None:
-        """Run a write; if the disk refuses, cut the file to what is complete and close it."""
-        if not self._open:
-            raise RecordingError(f"{self.file}: the bag is closed")
-        try:
-            action()
-        except OSError as error:
-            self._open = False
-            self._sink.cut(self._safe_size)
-            self._sink.close()
-            raise RecordingError(f"{self.file}: cannot write: {error.strerror or error}; recording stopped") from error
+    def _next_file(self) -> None:
+        self._file.close()
+        self._finished.append(self._file.span)
+        self._file = self._begin_file()
+        self.flush()
 
     def _write_metadata(self) -> None:
-        """``metadata.yaml``, aside and renamed, at every flush: a crash leaves a bag that tools can open."""
-        span = {
-            "duration": {"nanoseconds": self._last_ns - self._first_ns},
-            "starting_time": {"nanoseconds_since_epoch": self._first_ns},
-            "message_count": self.message_count,
-        }
-        information = {
-            "version": _ROSBAG2_VERSION,
-            "storage_identifier": "mcap",
-            **span,
-            "topics_with_message_count": [_topic_entry(t) for t in self._topics.values()],
-            "compression_format": "",
-            "compression_mode": "",
-            "relative_file_paths": [self.file.name],
-            "files": [{"path": self.file.name, **span}],
-            "custom_data": self._metadata or None,
-            "ros_distro": "jazzy",
-        }
-        text = yaml.dump({"rosbag2_bagfile_information": information}, Dumper=_PlainDumper, sort_keys=False)
-        aside = self.path / "metadata.yaml.partial"
-        try:
-            aside.write_text(text, encoding="utf-8")
-            aside.replace(self.path / "metadata.yaml")
-        except OSError:
-            aside.unlink(missing_ok=True)
-            raise
+        topics = [
+            TopicEntry(t.spec.name, t.spec.type, t.spec.qos_yaml, t.digest, t.count) for t in self._topics.values()
+        ]
+        write_metadata(self.path, [*self._finished, self._file.span], topics, self._metadata)
 
 
-class _PlainDumper(yaml.SafeDumper):
-    """YAML without anchors: not every reader of ``metadata.yaml`` knows them."""
+def make_folder(path: Path) -> None:
+    """Make the folder of a recording.
 
-    def ignore_aliases(self, data: Any) -> bool:
-        """Write equal parts again instead of pointing at the first."""
-        return True
-
-
-def _topic_entry(topic: _Topic) -> dict[str, Any]:
-    return {
-        "topic_metadata": {
-            "name": topic.spec.name,
-            "type": topic.spec.type,
-            "serialization_format": "cdr",
-            "offered_qos_profiles": yaml.safe_load(topic.spec.qos_yaml),
-            "type_description_hash": topic.digest,
-        },
-        "message_count": topic.count,
-    }
+    Raises:
+        RecordingError: it exists (a recording never overwrites), or the disk refuses.
+    """
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError as error:
+        raise RecordingError(f"{path}: exists already; a recording never overwrites") from error
+    except OSError as error:
+        raise RecordingError(f"{path}: cannot make the folder: {error.strerror or error}") from error

@@ -1,177 +1,204 @@
-"""Command line of this package: record, replay, convert, inspect, import-droid, merge, recover."""
+"""Command line of datasets: info, view, merge, filter, split, paths, import-droid. That of bags: ``bag_commands``."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from hiwm_rig.contract import RigFileError, load_rig
+from hiwm_rig.contract import load_rig
 
-from hiwm_data.bag_reader import Bag, BagError
-from hiwm_data.bag_writer import RecordingError
-from hiwm_data.convert import ConvertOptions, convert_bags
-from hiwm_data.dataset import Dataset, DatasetError, merge_datasets
+from hiwm_data import selection
+from hiwm_data.bag_commands import guarded
+from hiwm_data.bag_info import describe_bags
+from hiwm_data.dataset import Dataset, DatasetError, append_datasets, merge_datasets
+from hiwm_data.dataset_info import describe_dataset
 from hiwm_data.droid import import_droid
 from hiwm_data.layout import INFO
-from hiwm_data.recover import recover_bag
-
-EXIT_USAGE = 2
+from hiwm_data.paths import branch_paths, write_paths
 
 
-def _guarded(action: Callable[[], str]) -> int:
-    """Print what the action says; input that cannot be used is one line and exit code 2."""
-    try:
-        print(action())
-    except (BagError, DatasetError, RecordingError, RigFileError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_USAGE
-    return 0
-
-
-def add_record_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``hiwm record``."""
-    parser.add_argument("out", help="folder of the bag; must not exist")
-    parser.add_argument("--rig", default="push_t", help="shipped rig file or path of one")
-    parser.add_argument("--checkpoints", default="", help="role=folder,role=folder of the models that run")
-
-
-def run_record(args: argparse.Namespace) -> int:
-    """Run ``hiwm record``: the recorder node until Ctrl-C."""
-    from hiwm_rig.rig_node import run_node
-
-    from hiwm_data.recorder_node import RecorderNode
-
-    values = {"output": args.out, "rig_file": args.rig, "checkpoints": args.checkpoints}
-    return int(run_node(RecorderNode, _ros_arguments(values)))
-
-
-def add_replay_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``hiwm replay``."""
-    parser.add_argument("bag", help="rosbag2 folder, .mcap or .db3 file")
-    parser.add_argument("--rate", type=float, default=1.0, help="speed; 2 plays twice as fast")
-    parser.add_argument("--loop", action="store_true", help="play again and again")
-    parser.add_argument("--topics", nargs="*", default=[], help="only these topics")
-
-
-def run_replay(args: argparse.Namespace) -> int:
-    """Run ``hiwm replay``: the replay node until the bag ends."""
-    from hiwm_rig.rig_node import run_node
-
-    from hiwm_data.replay_node import ReplayNode
-
-    values: dict[str, str] = {"bag": args.bag, "rate": str(float(args.rate)), "loop": str(args.loop).lower()}
-    return int(run_node(ReplayNode, _ros_arguments({**values, "topics": ",".join(args.topics)})))
-
-
-def _ros_arguments(values: dict[str, str]) -> list[str]:
-    given = [f"{name}:={value}" for name, value in values.items() if value]
-    return ["--ros-args", *(word for pair in given for word in ("-p", pair))]
-
-
-def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``hiwm data convert``."""
-    parser.add_argument("bags", nargs="+", help="rosbag2 folders, .mcap or .db3 files")
-    parser.add_argument("--out", required=True, help="folder of the new dataset")
-    parser.add_argument("--rig", default=None, help="rig file; default: the one kept with the bags")
-    parser.add_argument("--split", default="train", choices=("train", "val"))
-    parser.add_argument("--min-frames", type=int, default=2, help="leave out shorter branch segments")
+def _add_overwrite(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset")
 
 
-def run_convert(args: argparse.Namespace) -> int:
-    """Run ``hiwm data convert``."""
-
-    def convert() -> str:
-        rig = None if args.rig is None else load_rig(args.rig)
-        options = ConvertOptions(split=args.split, min_frames=args.min_frames)
-        report = convert_bags(args.bags, args.out, rig=rig, options=options, overwrite=args.overwrite)
-        lines = [
-            f"wrote {args.out}: {report.episodes} episodes, {report.frames} frames, "
-            f"{report.intervention_frames} of them driven by a person"
-        ]
-        lines += [f"  {name}: {count}" for name, count in sorted(report.counters.items()) if count]
-        lines += [f"  {bag}: ends without its index (the recorder was killed)" for bag in report.incomplete]
-        return "\n".join(lines)
-
-    return _guarded(convert)
-
-
-def add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``hiwm data inspect``."""
+def add_info_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``hiwm data info``."""
     parser.add_argument("path", help="dataset folder or bag")
 
 
-def run_inspect(args: argparse.Namespace) -> int:
-    """Run ``hiwm data inspect``."""
+def run_info(args: argparse.Namespace) -> int:
+    """Run ``hiwm data info``."""
     path = Path(args.path)
-    return _guarded(lambda: _dataset_text(path) if (path / INFO).is_file() else _bag_text(path))
+    return guarded(lambda: describe_dataset(path) if (path / INFO).is_file() else describe_bags(path))
 
 
-def _dataset_text(path: Path) -> str:
-    dataset = Dataset(path)
-    lines = [
-        f"{path}: {dataset.num_episodes} episodes, {dataset.num_frames} frames at {dataset.fps:g} Hz, "
-        f"robot {dataset.info.get('robot_type')}"
-    ]
-    lines += [f"  {name:<32}{f.dtype:<9}{list(f.shape)}" for name, f in dataset.features.items()]
-    for key in ("split", "source", "outcome"):
-        values = [e.meta.get(key) for e in dataset.episodes if key in e.meta]
-        counts = {str(v): values.count(v) for v in dict.fromkeys(values)}
-        lines += [f"  episodes by {key}: {', '.join(f'{v} {n}' for v, n in counts.items())}"] if counts else []
-    return "\n".join(lines)
+def add_view_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``hiwm data view``."""
+    parser.add_argument("path", help="dataset folder")
+    parser.add_argument("--out", required=True, help="folder for index.html and its pictures")
+    parser.add_argument("--episodes", type=int, nargs="+", default=None, help="indices; default: the first eight")
 
 
-def _bag_text(path: Path) -> str:
-    summary = Bag(path).summary()
-    seconds = (summary.end_ns - summary.start_ns) / 1e9
-    state = "" if summary.complete else ", ends without its index (the recorder was killed)"
-    lines = [f"{path}: {sum(summary.counts.values())} messages in {seconds:.1f} s{state}"]
-    lines += [f"  {t:<40}{summary.counts[t]:>8}  {summary.types[t]}" for t in sorted(summary.types)]
-    lines += [f"  {k}: {v.strip()}" for k, v in summary.metadata.items() if k != "rig"]
-    return "\n".join(lines)
+def run_view(args: argparse.Namespace) -> int:
+    """Run ``hiwm data view``."""
+
+    def view() -> str:
+        from hiwm_data.view import view_dataset
+
+        return f"wrote {view_dataset(args.path, args.out, args.episodes)}"
+
+    return guarded(view)
+
+
+def add_merge_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``hiwm data merge``."""
+    parser.add_argument("datasets", nargs="+", help="datasets of one robot, with the same columns and rate")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--out", help="folder of the new dataset")
+    target.add_argument("--append-to", metavar="DATASET", help="add the episodes to the end of this dataset")
+    _add_overwrite(parser)
+
+
+def run_merge(args: argparse.Namespace) -> int:
+    """Run ``hiwm data merge``."""
+
+    def merge() -> str:
+        if args.append_to:
+            root = append_datasets(args.append_to, args.datasets)
+            return f"{root} now holds {Dataset(root).num_episodes} episodes"
+        return f"wrote {merge_datasets(args.datasets, args.out, overwrite=args.overwrite)}"
+
+    return guarded(merge)
+
+
+def add_filter_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``hiwm data filter``."""
+    parser.add_argument("path", help="dataset folder")
+    parser.add_argument("--out", required=True, help="folder of the new dataset")
+    parser.add_argument(
+        "--driver",
+        nargs="+",
+        choices=selection.DRIVERS,
+        default=[],
+        help="who drove the episode: a person in every frame, the policy in every frame, or both",
+    )
+    parser.add_argument("--outcome", nargs="+", choices=selection.OUTCOMES, default=[])
+    parser.add_argument("--task", nargs="+", default=[], help="instruction; * and ? match as in file names")
+    parser.add_argument("--source", nargs="+", default=[], help="demonstration, rollout, correction, play, ...")
+    parser.add_argument("--split", nargs="+", default=[], help="train, val, ...")
+    parser.add_argument("--min-trust", type=float, default=0.0, help="lowest trust of an episode's frames, 0..1")
+    parser.add_argument("--min-frames", type=int, default=0, help="leave out shorter episodes")
+    _add_overwrite(parser)
+
+
+def run_filter(args: argparse.Namespace) -> int:
+    """Run ``hiwm data filter``; all criteria given must hold."""
+
+    def choose() -> str:
+        criteria = selection.Criteria(
+            driver=args.driver,
+            outcome=args.outcome,
+            task=args.task,
+            source=args.source,
+            split=args.split,
+            min_trust=args.min_trust,
+            min_frames=args.min_frames,
+        )
+        chosen = selection.filter_dataset(args.path, args.out, criteria, overwrite=args.overwrite)
+        return f"wrote {args.out}: {len(chosen)} of {Dataset(args.path).num_episodes} episodes"
+
+    return guarded(choose)
+
+
+def add_split_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``hiwm data split``."""
+    parser.add_argument("path", help="dataset folder")
+    parser.add_argument("--out", required=True, help="each part becomes the dataset OUT/<name>")
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument("--by", choices=selection.GROUPS, help="one dataset per value")
+    how.add_argument(
+        "--shares", nargs="+", metavar="NAME=SHARE", help="at random, for example train=0.9 val=0.1; marks the split"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of --shares")
+    _add_overwrite(parser)
+
+
+def run_split(args: argparse.Namespace) -> int:
+    """Run ``hiwm data split``."""
+
+    def split() -> str:
+        dataset = Dataset(args.path)
+        if args.by:
+            groups = selection.group_by(dataset, args.by)
+        else:
+            groups = selection.split_by_share(dataset, _shares(args.shares), args.seed)
+        mark = not args.by
+        folders = selection.write_groups(dataset, groups, args.out, mark=mark, overwrite=args.overwrite)
+        return "\n".join(f"wrote {folder}: {len(groups[name])} episodes" for name, folder in folders.items())
+
+    return guarded(split)
+
+
+def _shares(words: list[str]) -> dict[str, float]:
+    shares = {}
+    for word in words:
+        name, _, number = word.partition("=")
+        try:
+            shares[name] = float(number)
+        except ValueError as error:
+            raise DatasetError(f"--shares: expected NAME=SHARE as train=0.9, got '{word}'") from error
+    return shares
+
+
+def add_paths_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``hiwm data paths``."""
+    parser.add_argument("path", help="dataset of recordings with branches")
+    parser.add_argument("--out", default=None, help="write each path as one linear episode of a new dataset")
+    _add_overwrite(parser)
+
+
+def run_paths(args: argparse.Namespace) -> int:
+    """Run ``hiwm data paths``."""
+
+    def show() -> str:
+        dataset = Dataset(args.path)
+        if args.out is not None:
+            paths = write_paths(dataset, args.out, overwrite=args.overwrite)
+            return f"wrote {args.out}: {len(paths)} paths, {sum(p.length for p in paths)} frames"
+        lines = []
+        for path in branch_paths(dataset):
+            pieces = ", ".join(f"{p.episode}[{p.start}:{p.stop}]" for p in path.pieces)
+            note = "" if path.complete else "  (frames are missing on the way)"
+            outcome = dataset.episodes[path.leaf].meta.get("outcome", "unknown")
+            lines.append(f"{outcome:<9}{path.length:>6} frames  episode[frames]: {pieces}{note}")
+        return "\n".join(lines)
+
+    return guarded(show)
 
 
 def add_import_droid_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``hiwm data import-droid``."""
     parser.add_argument("source", help="folder with annotation/ and videos/")
     parser.add_argument("--out", required=True, help="folder of the new dataset")
+    parser.add_argument("--bags", default=None, help="also write every episode as a bag, BAGS/<split>/<id>")
     parser.add_argument("--rig", default="droid", help="rig file that names joints and cameras")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset")
+    _add_overwrite(parser)
 
 
 def run_import_droid(args: argparse.Namespace) -> int:
     """Run ``hiwm data import-droid``."""
 
     def droid() -> str:
-        report = import_droid(args.source, args.out, rig=load_rig(args.rig), overwrite=args.overwrite)
+        from hiwm_data.droid_bags import export_droid_bags
+
+        rig = load_rig(args.rig)
+        report = import_droid(args.source, args.out, rig=rig, overwrite=args.overwrite)
         lines = [f"wrote {args.out}: episodes {report.episodes}, frames {report.frames}"]
         lines += [f"  left out {name}: {reason}" for name, reason in report.skipped.items()]
         lines += [f"  cut {count} frames of {name}" for name, count in report.trimmed.items()]
+        if args.bags:
+            bags = export_droid_bags(args.source, args.bags, rig=rig)
+            lines.append(f"wrote {len(bags)} bags into {args.bags}; hiwm data convert reads them")
         return "\n".join(lines)
 
-    return _guarded(droid)
-
-
-def add_merge_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``hiwm data merge``."""
-    parser.add_argument("datasets", nargs="+", help="datasets with the same columns and rate")
-    parser.add_argument("--out", required=True, help="folder of the new dataset")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing dataset")
-
-
-def run_merge(args: argparse.Namespace) -> int:
-    """Run ``hiwm data merge``."""
-    return _guarded(lambda: f"wrote {merge_datasets(args.datasets, args.out, overwrite=args.overwrite)}")
-
-
-def add_recover_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``hiwm data recover``."""
-    parser.add_argument("bag", help="bag whose recorder was killed")
-    parser.add_argument("--out", required=True, help="folder of the new, complete bag")
-
-
-def run_recover(args: argparse.Namespace) -> int:
-    """Run ``hiwm data recover``."""
-    return _guarded(lambda: f"wrote {args.out}: {recover_bag(args.bag, args.out)} messages")
+    return guarded(droid)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +22,9 @@ from hiwm_rig.types import Driver, Image, Outcome
 from tqdm import tqdm
 
 from hiwm_data.align import AlignedFrame, RigStreams
-from hiwm_data.bag_reader import Bag, BagError, rig_of_bag
+from hiwm_data.bag_reader import Bag, BagError, find_bags, rig_of_bag
 from hiwm_data.features import ACTION, IMAGE_PREFIX, STATE, SUCCESS, rig_features
+from hiwm_data.quality import UNALIGNED, require_quality, topic_quality
 from hiwm_data.segments import Segment, Segmenter
 from hiwm_data.writer import DatasetWriter
 
@@ -39,10 +41,12 @@ class ConvertOptions:
     Attributes:
         split: episode meta ``split``.
         min_frames: shorter segments are left out (a branch that is left at once).
+        max_dropped: share of a topic's messages, 0..1, that may be lost or unusable; a bag with more is refused.
     """
 
     split: str = "train"
     min_frames: int = 2
+    max_dropped: float = 0.1
 
 
 @dataclass
@@ -54,7 +58,7 @@ class ConvertReport:
         frames: written.
         intervention_frames: of these, driven by a person.
         counters: frames and segments left out, by reason, and messages rejected, by topic.
-        incomplete: bags whose recorder was killed; what they hold is converted.
+        incomplete: bags that are cut off (the recorder was killed) or damaged; what they hold is converted.
     """
 
     episodes: int = 0
@@ -62,6 +66,21 @@ class ConvertReport:
     intervention_frames: int = 0
     counters: Counter[str] = field(default_factory=Counter)
     incomplete: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RecordedEpisode:
+    """One branch segment of a bag with all its columns, as a dataset stores it.
+
+    Attributes:
+        columns: by name, [T, ...]; images uint8 [T, H, W, 3].
+        task: as announced.
+        meta: episode meta (outcome, branch and parent ids, driver, trust, bag, ...).
+    """
+
+    columns: dict[str, npt.NDArray[np.generic]]
+    task: str
+    meta: dict[str, int | float | str]
 
 
 class ImageSpool:
@@ -101,20 +120,21 @@ def convert_bags(
     """Write one dataset from all bags.
 
     Args:
-        bags: rosbag2 folders or files.
+        bags: rosbag2 folders or files, and folders of such bags.
         out: dataset to write.
         rig: the rig that was recorded; default: the one kept with each bag (all must agree).
         options: see :class:`ConvertOptions`.
         overwrite: replace ``out``.
 
     Raises:
-        BagError: if a bag cannot be read, lacks topics, comes from another rig, or nothing is left to write.
+        BagError: if a bag cannot be read, lacks topics, comes from another rig, has lost too much, or nothing is left
+            to write. Nothing is written then.
         RigFileError: if the rig kept with a bag is not valid.
     """
     if not bags:
         raise BagError("nothing to convert: no bag was given")
     options = options or ConvertOptions()
-    opened = [Bag(path) for path in bags]
+    opened = [Bag(path) for path in find_bags(bags)]
     rig = rig or _common_rig(opened)
     report = ConvertReport()
     with DatasetWriter(
@@ -125,39 +145,33 @@ def convert_bags(
         overwrite=overwrite,
     ) as writer:
         for bag in tqdm(opened, desc="converting bags", unit="bag"):
-            _convert_bag(bag, rig, options, writer, report)
+            for episode in bag_episodes(bag, rig, options, report):
+                writer.add_episode(episode.columns, task=episode.task, meta=episode.meta)
         if not report.episodes:
             raise BagError(f"no frames to write from {', '.join(str(b.path) for b in opened)}: {dict(report.counters)}")
     return report
 
 
-def read_streams(bag: Bag, rig: Rig, spool: ImageSpool) -> RigStreams:
-    """All messages of a bag, buffered by topic.
+def read_streams(bag: Bag, rig: Rig, store_image: Callable[[str, Image], Any]) -> RigStreams:
+    """All messages of a bag, buffered by topic; images as what ``store_image`` makes of them.
 
     Raises:
         BagError: naming the required topics without messages and those that the bag has.
     """
-    streams = RigStreams(rig, depth=None, store_image=spool.add)
-    wanted = set(streams.topics)
-    seen: Counter[str] = Counter()
-    for message in bag.messages(wanted):
-        seen[message.topic] += 1
+    streams = RigStreams(rig, depth=None, store_image=store_image)
+    for message in tqdm(bag.messages(set(streams.topics)), desc=bag.path.name, unit="message", leave=False):
         streams.push(message.topic, bag.decode(message), message.log_ns)
-    spool.finish()
-    missing = [t for t in streams.required if not seen[t]]
+    missing = [t for t in streams.required if not streams.received[t]]
     if missing:
-        raise BagError(
-            f"{bag.path}: no messages on {', '.join(missing)}; it has {', '.join(sorted(seen)) or 'nothing'}"
-        )
+        seen = ", ".join(sorted(streams.received)) or "nothing"
+        raise BagError(f"{bag.path}: no messages on {', '.join(missing)}; it has {seen}")
     return streams
 
 
 def segment_columns(segment: Segment, streams: RigStreams) -> dict[str, npt.NDArray[np.generic]]:
     """Columns of a segment without its images; frames before the first command are cut off ``segment.frames``."""
     rig = streams.rig
-    period_ns = round(rig.period_s * NS_PER_S)
-    stamps = [f.stamp_ns for f in segment.frames]
-    steps = [*stamps[1:], stamps[-1] + period_ns]
+    steps = step_times(segment, rig)
     actions = [_action(segment, streams, step) for step in steps]
     first = next((i for i, a in enumerate(actions) if a is not None), len(actions))
     del segment.frames[:first]
@@ -185,19 +199,31 @@ def segment_columns(segment: Segment, streams: RigStreams) -> dict[str, npt.NDAr
     }
 
 
+def step_times(segment: Segment, rig: Rig) -> list[int]:
+    """When the rig steps on from each frame, ns: at the next frame, but not after the segment was left."""
+    stamps = [f.stamp_ns for f in segment.frames]
+    end = stamps[-1] + round(rig.period_s * NS_PER_S)
+    return [*stamps[1:], end if segment.end_ns is None else min(end, segment.end_ns)]
+
+
 def aligned_frames(streams: RigStreams, counters: Counter[str]) -> list[AlignedFrame]:
     """One frame per control step: every stamp of the first camera, thinned where that is faster than control."""
     rig = streams.rig
     stamps = list(streams.stamps())
     if rig.cameras[0].rate_hz > 1.5 * rig.control_rate_hz:
         stamps = _thinned(stamps, round(rig.period_s * NS_PER_S), round(0.5 * NS_PER_S / rig.cameras[0].rate_hz))
-    frames = []
+    frames: list[AlignedFrame] = []
+    absent: Counter[str] = Counter()
     for stamp in stamps:
         frame = streams.frame(stamp)
         if frame is None:
             counters["unaligned_frames"] += 1
-        else:
-            frames.append(frame)
+            absent.update(f"{UNALIGNED} {topic}" for topic in streams.missing(stamp))
+            continue
+        # Before the first frame and after the last one topics only start and end at different times.
+        counters += absent if frames else Counter()
+        absent.clear()
+        frames.append(frame)
     return frames
 
 
@@ -228,15 +254,30 @@ def _common_rig(bags: Sequence[Bag]) -> Rig:
     return first
 
 
-def _convert_bag(bag: Bag, rig: Rig, options: ConvertOptions, writer: DatasetWriter, report: ConvertReport) -> None:
+def bag_episodes(
+    bag: Bag, rig: Rig, options: ConvertOptions, report: ConvertReport | None = None
+) -> Iterator[RecordedEpisode]:
+    """The branch segments of a bag, one by one, each with its own frames only.
+
+    Args:
+        bag: to read.
+        rig: that was recorded.
+        options: what to leave out.
+        report: is added to.
+
+    Raises:
+        BagError: as :func:`convert_bags`; before the first segment where messages were dropped.
+    """
+    report = report or ConvertReport()
     with tempfile.TemporaryDirectory(prefix="hiwm-convert-") as folder:
         spool = ImageSpool(Path(folder), rig)
-        streams = read_streams(bag, rig, spool)
+        try:
+            streams = read_streams(bag, rig, spool.add)
+        finally:
+            spool.finish()
         if not bag.complete:
             report.incomplete.append(str(bag.path))
-        frames = aligned_frames(streams, report.counters)
-        segmenter = Segmenter(streams.events, round(rig.period_s * NS_PER_S), rig.task)
-        for segment in segmenter.run(frames):
+        for segment in recorded_segments(str(bag.path), streams, options.max_dropped, report.counters):
             recorded = len(segment.frames)
             columns = segment_columns(segment, streams)
             report.counters["frames_without_command"] += recorded - len(segment.frames)
@@ -246,12 +287,39 @@ def _convert_bag(bag: Bag, rig: Rig, options: ConvertOptions, writer: DatasetWri
             for camera in rig.cameras:
                 rows = [f.images[camera.name] for f in segment.frames]
                 columns[IMAGE_PREFIX + camera.name] = spool.rows(camera.name, rows)
-            writer.add_episode(columns, task=segment.task, meta=_meta(segment, columns, bag, options))
             report.episodes += 1
             report.frames += len(segment.frames)
             report.intervention_frames += int(columns["intervention"].sum())
-        report.counters += segmenter.counters
-        report.counters += Counter({f"rejected {topic}": count for topic, count in streams.rejected.items()})
+            yield RecordedEpisode(columns, segment.task, _meta(segment, columns, bag, options))
+
+
+def recorded_segments(
+    source: str, streams: RigStreams, max_dropped: float, counters: Counter[str], discarded: bool = False
+) -> list[Segment]:
+    """Align, cut and judge what a bag holds, or what live topics have shown.
+
+    Args:
+        source: name of the bag, for error messages.
+        streams: everything in it.
+        max_dropped: see :class:`ConvertOptions`.
+        counters: frames and segments left out by reason, and messages rejected by topic, are added.
+        discarded: also segments whose outcome says to discard them.
+
+    Raises:
+        BagError: too much was dropped.
+    """
+    rig = streams.rig
+    found: Counter[str] = Counter()
+    frames = aligned_frames(streams, found)
+    segmenter = Segmenter(streams.events, round(rig.period_s * NS_PER_S), rig.task)
+    kept = segmenter.run(frames)
+    found += segmenter.counters
+    topics = topic_quality(streams, found)
+    for kind in ("rejected", "backwards", "repeated"):
+        found += Counter({f"{kind} {topic}": n for topic, n in getattr(streams, kind).items()})
+    counters += found
+    require_quality(source, topics, max_dropped)
+    return segmenter.segments if discarded else kept
 
 
 def _meta(
@@ -261,7 +329,7 @@ def _meta(
     world = segment.frames[0].world
     return {
         "outcome": segment.outcome.name.lower(),
-        "source": "correction" if human else "rollout",
+        "source": _source(segment, columns),
         "seed": -1,
         "split": options.split,
         "episode_id": segment.episode_id,
@@ -275,3 +343,11 @@ def _meta(
         "bag": bag.path.name,
         "checkpoints": bag.metadata.get("checkpoints", ""),
     }
+
+
+def _source(segment: Segment, columns: dict[str, npt.NDArray[np.generic]]) -> str:
+    """``demonstration`` where a person drives a whole root branch and no policy runs, else by who drove."""
+    human = columns["intervention"]
+    if segment.parent_id < 0 and human.all() and not columns["policy_proposed"].any():
+        return "demonstration"
+    return "correction" if human.any() else "rollout"

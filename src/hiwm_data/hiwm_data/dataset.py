@@ -5,6 +5,7 @@ Layout (checked against huggingface/lerobot, ``src/lerobot/datasets``): ``meta/i
 ``videos/<key>/chunk-000/file-000.mp4``. One file holds many episodes; the episodes table says where each lies.
 """
 
+from hiwm_data.camera_frames import CameraFrames
 from hiwm_data.features import (
     ACTION,
     ENVIRONMENT_STATE,
@@ -16,7 +17,8 @@ from hiwm_data.features import (
     provenance_features,
     rig_features,
 )
-from hiwm_data.merge import merge_datasets
+from hiwm_data.merge import append_datasets, merge_datasets
+from hiwm_data.paths import BranchPath, branch_paths
 from hiwm_data.reader import Dataset, Episode
 from hiwm_data.stats import Moments
 from hiwm_data.video import VideoOptions
@@ -28,6 +30,8 @@ __all__ = [
     "IMAGE_PREFIX",
     "STATE",
     "SUCCESS",
+    "BranchPath",
+    "CameraFrames",
     "Dataset",
     "DatasetError",
     "DatasetWriter",
@@ -35,6 +39,8 @@ __all__ = [
     "Feature",
     "Moments",
     "VideoOptions",
+    "append_datasets",
+    "branch_paths",
     "merge_datasets",
     "provenance_features",
     "rig_features",

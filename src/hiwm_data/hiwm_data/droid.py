@@ -60,33 +60,93 @@ def import_droid(
     """
     rig = rig or load_rig("droid")
     folder = Path(source)
-    annotations = [(s, p) for s in SPLITS for p in sorted((folder / "annotation" / s).glob("*.json"), key=_numeric)]
-    if not annotations:
-        raise DatasetError(f"{folder}: expected annotation/train/*.json or annotation/val/*.json, found none")
+    annotations = find_annotations(folder)
     report = DroidReport()
     with DatasetWriter(
         out, fps=rig.control_rate_hz, features=rig_features(rig), robot_type=rig.name, overwrite=overwrite
     ) as writer:
         for split, path in tqdm(annotations, desc="importing DROID", unit="episode"):
             try:
-                frames, annotation, trimmed = read_episode(path, folder, rig)
+                episode = read_episode(path, folder, rig)
             except DatasetError as error:
                 report.skipped[str(path.relative_to(folder))] = str(error)
                 continue
-            length = len(frames[STATE])
-            writer.add_episode(frames, task=_instruction(annotation), meta=_meta(annotation, split))
+            writer.add_episode(episode.columns(), task=episode.task, meta=episode.meta(split))
             report.episodes[split] = report.episodes.get(split, 0) + 1
-            report.frames[split] = report.frames.get(split, 0) + length
-            if trimmed:
-                report.trimmed[str(path.relative_to(folder))] = trimmed
+            report.frames[split] = report.frames.get(split, 0) + episode.length
+            if episode.trimmed:
+                report.trimmed[str(path.relative_to(folder))] = episode.trimmed
         if not report.episodes:
             reasons = "\n".join(report.skipped.values())
             raise DatasetError(f"{folder}: no episode could be imported:\n{reasons}")
     return report
 
 
-def read_episode(path: Path, folder: Path, rig: Rig) -> tuple[dict[str, np.ndarray], dict[str, Any], int]:
-    """Columns of one episode, its annotation, and how many frames were left out.
+def find_annotations(folder: Path) -> list[tuple[str, Path]]:
+    """(split, annotation file) of all episodes, by number.
+
+    Raises:
+        DatasetError: if there is none.
+    """
+    annotations = [(s, p) for s in SPLITS for p in sorted((folder / "annotation" / s).glob("*.json"), key=_numeric)]
+    if not annotations:
+        raise DatasetError(f"{folder}: expected annotation/train/*.json or annotation/val/*.json, found none")
+    return annotations
+
+
+@dataclass(frozen=True)
+class DroidEpisode:
+    """One episode as it was recorded.
+
+    Attributes:
+        state: [m, D] joints and gripper at 15 Hz, rad; the gripper 0..1.
+        action: [m', D] targets at 15 Hz.
+        views: camera -> [T, H, W, 3] uint8 RGB at 5 Hz.
+        length: frames that all of them have.
+        trimmed: frames left out, where they differ in length.
+        annotation: as in the file.
+    """
+
+    state: np.ndarray
+    action: np.ndarray
+    views: dict[str, np.ndarray]
+    length: int
+    trimmed: int
+    annotation: dict[str, Any]
+
+    @property
+    def task(self) -> str:
+        """The instruction; may be empty."""
+        return _instruction(self.annotation)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the annotation calls it a success."""
+        return bool(self.annotation["success"])
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Columns of a dataset, at 5 Hz."""
+        at_frame = np.arange(self.length) * RAW_PER_FRAME
+        before_next = np.minimum(at_frame + RAW_PER_FRAME - 1, len(self.action) - 1)
+        success = np.zeros(self.length, dtype=bool)
+        # The label belongs to the episode, so only its last frame is known to show a finished task.
+        success[-1] = self.succeeded
+        frames = {STATE: self.state[at_frame], ACTION: self.action[before_next], SUCCESS: success}
+        return frames | {IMAGE_PREFIX + name: view[: self.length] for name, view in self.views.items()}
+
+    def meta(self, split: str) -> dict[str, int | str]:
+        """Columns of the episodes table."""
+        return {
+            "outcome": "success" if self.succeeded else "failure",
+            "source": "demonstration",
+            "split": split,
+            "source_id": int(self.annotation.get("episode_id", -1)),
+            "seed": -1,
+        }
+
+
+def read_episode(path: Path, folder: Path, rig: Rig) -> DroidEpisode:
+    """Read the episode of one annotation file.
 
     Raises:
         DatasetError: naming the file and what is wrong.
@@ -106,22 +166,17 @@ def read_episode(path: Path, folder: Path, rig: Rig) -> tuple[dict[str, np.ndarr
     for camera, entry in zip(rig.cameras, annotation["videos"], strict=True):
         file = folder / entry["video_path"]
         pixels = [image for _, image in decode_file(file, rig.control_rate_hz)]
-        if not pixels or pixels[0].shape[:2] != (camera.height, camera.width):
-            got = f"{pixels[0].shape[1]}x{pixels[0].shape[0]}" if pixels else "no frames"
+        sizes = {image.shape[:2] for image in pixels}
+        if sizes != {(camera.height, camera.width)}:
+            got = ", ".join(f"{w}x{h}" for h, w in sorted(sizes)) or "no frames"
             raise DatasetError(f"{file}: expected {camera.width}x{camera.height}, got {got}")
-        views[IMAGE_PREFIX + camera.name] = np.stack(pixels)
+        views[camera.name] = np.stack(pixels)
     raw_frames = -(-min(len(state), len(action)) // RAW_PER_FRAME)
     lengths = [raw_frames, *(len(v) for v in views.values())]
     length, trimmed = min(lengths), max(lengths) - min(lengths)
     if trimmed > _MAX_LENGTH_DIFFERENCE:
         raise DatasetError(f"{path}: robot data and views have {lengths} frames, they do not belong together")
-    at_frame = np.arange(length) * RAW_PER_FRAME
-    before_next = np.minimum(at_frame + RAW_PER_FRAME - 1, len(action) - 1)
-    success = np.zeros(length, dtype=bool)
-    # The label belongs to the episode, so only its last frame is known to show a finished task.
-    success[-1] = bool(annotation["success"])
-    frames = {STATE: state[at_frame], ACTION: action[before_next], SUCCESS: success}
-    return frames | {k: v[:length] for k, v in views.items()}, annotation, trimmed
+    return DroidEpisode(state, action, views, length, trimmed, annotation)
 
 
 def _read_annotation(path: Path) -> dict[str, Any]:
@@ -151,17 +206,6 @@ def _raw(annotation: dict[str, Any], keys: tuple[str, str], path: Path) -> np.nd
 def _instruction(annotation: dict[str, Any]) -> str:
     texts = [str(t).strip() for t in annotation.get("texts", [])]
     return next((t for t in texts if t), "")
-
-
-def _meta(annotation: dict[str, Any], split: str) -> dict[str, int | str]:
-    outcome = "success" if annotation["success"] else "failure"
-    return {
-        "outcome": outcome,
-        "source": "demonstration",
-        "split": split,
-        "source_id": int(annotation.get("episode_id", -1)),
-        "seed": -1,
-    }
 
 
 def _numeric(path: Path) -> tuple[int, str]:

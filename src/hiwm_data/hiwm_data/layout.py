@@ -50,8 +50,36 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: no such file; expected a LeRobotDataset {CODEBASE_VERSION} folder") from error
-    except json.JSONDecodeError as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DatasetError(f"{path}: not JSON: {error}") from error
+
+
+def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read columns of a parquet file; all where None.
+
+    Raises:
+        DatasetError: naming the file, if it cannot be read or lacks a column.
+    """
+    try:
+        table = pq.ParquetFile(path).read(columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        raise DatasetError(f"{path}: cannot read: {error}") from error
+    missing = sorted(set(columns or ()) - set(table.column_names))
+    if missing:
+        raise DatasetError(f"{path}: columns {missing} are missing; it has {table.column_names}")
+    return table
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """Names of the columns of a parquet file.
+
+    Raises:
+        DatasetError: naming the file, if it cannot be read.
+    """
+    try:
+        return list(pq.read_schema(path).names)
+    except (OSError, pa.ArrowException) as error:
+        raise DatasetError(f"{path}: cannot read: {error}") from error
 
 
 def write_tasks(root: Path, tasks: Mapping[str, int]) -> None:
@@ -85,9 +113,7 @@ def read_tasks(root: Path) -> dict[int, str]:
         DatasetError: if the file is missing or has other columns.
     """
     path = root / TASKS
-    if not path.is_file():
-        raise DatasetError(f"{path}: no such file")
-    columns = pq.read_table(path).to_pydict()
+    columns = read_parquet(path).to_pydict()
     text = columns.get("task", columns.get("__index_level_0__"))
     if text is None or "task_index" not in columns:
         raise DatasetError(f"{path}: expected the columns task and task_index, got {sorted(columns)}")
@@ -98,14 +124,17 @@ def prepare_partial(root: Path, overwrite: bool) -> Path:
     """Make an empty ``ROOT.partial`` to write into.
 
     Raises:
-        DatasetError: if ``root`` exists and ``overwrite`` is false.
+        DatasetError: if ``root`` exists and ``overwrite`` is false, or the folder cannot be made.
     """
     if root.exists() and not overwrite:
         raise DatasetError(f"{root}: exists already; choose another folder or ask for overwriting")
     partial = root.with_name(root.name + PARTIAL_SUFFIX)
-    if partial.exists():
-        shutil.rmtree(partial)
-    partial.mkdir(parents=True)
+    try:
+        if partial.exists():
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise DatasetError(f"{root}: cannot be written: {error}") from error
     return partial
 
 

@@ -10,17 +10,19 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import yaml
 from hiwm_rig.contract import Rig
 
-from hiwm_data.bag_writer import BagWriter, RecordingError
+from hiwm_data.bag_writer import BagFormat, BagWriter, RecordingError
 from hiwm_data.definitions import DefinitionError, find_definition
+from hiwm_data.episode_bags import EpisodeBags
+from hiwm_data.images import RAW, ImageCompressor, compressed_specs
 from hiwm_data.topics import TopicSpec
 
 _POLL_S = 0.05
@@ -35,13 +37,46 @@ class RecorderOptions:
         flush_s: at most this much (plus a twentieth of a second) is lost in a crash.
         min_free_mb: recording stops with an error when the disk has less.
         max_queue_mb: messages beyond this are dropped and counted, so that memory stays bounded.
-        compression: of the bag's chunks.
+        form: compression and size of the bag's files.
+        images: ``raw``, ``jpeg`` or ``png``; the last two as ``<topic>/compressed``.
+        jpeg_quality: 1..100.
+        per_episode: one bag per episode instead of one for all; nothing is recorded between episodes.
     """
 
     flush_s: float = 0.5
     min_free_mb: float = 200.0
     max_queue_mb: float = 256.0
-    compression: str = "zstd"
+    form: BagFormat = field(default_factory=BagFormat)
+    images: str = RAW
+    jpeg_quality: int = 95
+    per_episode: bool = False
+
+
+class Destination(Protocol):
+    """What a recorder writes into: one bag, or a bag per episode."""
+
+    path: Path
+
+    @property
+    def message_count(self) -> int:
+        """Messages written so far."""
+        ...
+
+    def counts(self) -> Mapping[str, int]:
+        """Messages written so far, by topic."""
+        ...
+
+    def write(self, topic: str, data: bytes, log_ns: int, publish_ns: int) -> None:
+        """Write one serialised message; raises RecordingError."""
+        ...
+
+    def flush(self) -> None:
+        """Put everything so far on disk; raises RecordingError."""
+        ...
+
+    def close(self) -> None:
+        """Finish; raises RecordingError."""
+        ...
 
 
 def disk_free_bytes(path: Path) -> int:
@@ -71,12 +106,14 @@ class Recorder:
         self.error: RecordingError | None = None
         self.counters: Counter[str] = Counter(received=0, dropped_queue_full=0, dropped_after_stop=0)
         self._disk_free = disk_free
-        try:
-            definitions = {t.type: find_definition(t.type) for t in topics}
-        except DefinitionError as error:
-            raise RecordingError(str(error)) from error
         self._require_space(_existing_parent(Path(path)))
-        self._bag = BagWriter(path, topics, definitions, metadata, self.options.compression)
+        try:
+            self._compress = ImageCompressor(
+                {t.name: t.type for t in topics}, self.options.images, self.options.jpeg_quality
+            )
+            self._bag = self._destination(Path(path), topics, metadata)
+        except (DefinitionError, ValueError) as error:
+            raise RecordingError(str(error)) from error
         self._queue: deque[tuple[str, bytes, int, int]] = deque()
         self._queued_bytes = 0
         self._written_bytes = 0
@@ -94,7 +131,7 @@ class Recorder:
         """Messages written so far."""
         return self._bag.message_count
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> Mapping[str, int]:
         """Messages written so far, by topic."""
         return self._bag.counts()
 
@@ -125,12 +162,24 @@ class Recorder:
     ) -> None:
         self.close()
 
+    def _destination(self, path: Path, topics: Sequence[TopicSpec], metadata: Mapping[str, str]) -> Destination:
+        written = [*topics, *(compressed_specs(topics) if self.options.images != RAW else [])]
+        definitions = {t.type: find_definition(t.type) for t in written}
+
+        def open_bag(folder: Path) -> BagWriter:
+            return BagWriter(folder, written, definitions, metadata, self.options.form)
+
+        return EpisodeBags(path, written, open_bag) if self.options.per_episode else open_bag(path)
+
     def _run(self) -> None:
         try:
             self._write_until_stopped()
             self._bag.close()
         except RecordingError as error:
             self.error = error
+        except Exception as error:  # whatever it is, the node must learn that nothing is recorded any more
+            self.error = RecordingError(f"{self.path}: recording stopped by {type(error).__name__}: {error}")
+            self.error.__cause__ = error
 
     def _write_until_stopped(self) -> None:
         next_flush = time.monotonic() + self.options.flush_s
@@ -147,7 +196,8 @@ class Recorder:
     def _drain(self) -> None:
         while self._queue:
             topic, data, log_ns, publish_ns = self._queue.popleft()
-            self._bag.write(topic, data, log_ns, publish_ns)
+            encoded = self._compress(topic, data)
+            self._bag.write(encoded.topic, encoded.data, log_ns, publish_ns)
             self._written_bytes += len(data)
 
     def _stop_on_full_disk(self) -> None:

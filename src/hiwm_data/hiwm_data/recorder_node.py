@@ -12,7 +12,7 @@ from hiwm_rig.rig_node import DiagnosticsReporter, StartupError, declare_rig, no
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
-from hiwm_data.bag_writer import RecordingError
+from hiwm_data.bag_writer import BagFormat, RecordingError
 from hiwm_data.recorder import Recorder, RecorderOptions, checkpoint_id, recording_metadata
 from hiwm_data.topics import TopicSpec, rig_topics
 
@@ -74,14 +74,26 @@ class RecorderNode(Node):
         if recorder.error is not None:
             print(f"error: {recorder.error}", file=sys.stderr, flush=True)
         print(f"recorded {recorder.message_count} messages into {recorder.path}", flush=True)
+        if recorder.options.per_episode and not recorder.message_count:
+            print("no episode began: 'hiwm episode start' begins one", flush=True)
 
     def _options(self) -> RecorderOptions:
-        defaults = RecorderOptions()
+        defaults, form = RecorderOptions(), BagFormat()
+        split = str(self.declare_parameter("split", "session").value)
+        if split not in ("session", "episode"):
+            raise StartupError(f"parameter split must be session or episode, got '{split}'")
         return RecorderOptions(
             flush_s=float(self.declare_parameter("flush_s", defaults.flush_s).value),
             min_free_mb=float(self.declare_parameter("min_free_mb", defaults.min_free_mb).value),
             max_queue_mb=float(self.declare_parameter("max_queue_mb", defaults.max_queue_mb).value),
-            compression=str(self.declare_parameter("compression", defaults.compression).value),
+            form=BagFormat(
+                compression=str(self.declare_parameter("compression", form.compression).value),
+                max_file_s=float(self.declare_parameter("max_file_s", form.max_file_s).value),
+                max_file_mb=float(self.declare_parameter("max_file_mb", form.max_file_mb).value),
+            ),
+            images=str(self.declare_parameter("images", defaults.images).value),
+            jpeg_quality=int(self.declare_parameter("jpeg_quality", defaults.jpeg_quality).value),
+            per_episode=split == "episode",
         )
 
     def _checkpoints(self) -> dict[str, str]:

@@ -36,9 +36,11 @@ class Segment:
         episode_id: of the recording; empty where it announces no episodes.
         task: as announced.
         branch_id: of the frames.
-        parent_id: branch it started from, -1 for a root.
+        parent_id: branch that made the snapshot it starts from, -1 for a root. (The event names the branch that was
+            left; the two differ where one snapshot is branched from again and again.)
         snapshot_id: snapshot it started from, -1 where the rig has none.
         jump_ns: stamp of the jump that started it; commands before that are forgotten. 0 for a root.
+        end_ns: stamp of the event that ended it (None: the recording or a gap did); commands after that are not its.
         outcome: how the branch ended.
         part: number of the piece, where frames are missing in between.
         frames: in order.
@@ -50,6 +52,7 @@ class Segment:
     parent_id: int = -1
     snapshot_id: int = -1
     jump_ns: int = 0
+    end_ns: int | None = None
     outcome: Outcome = Outcome.UNKNOWN
     part: int = 0
     frames: list[AlignedFrame] = field(default_factory=list)
@@ -76,6 +79,7 @@ class Segmenter:
 
     def __init__(self, events: Sequence[Event], period_ns: int, task: str) -> None:
         self._events = list(events)
+        self._period_ns = period_ns
         self._gap_ns = round(_GAP_PERIODS * period_ns)
         self._task = task
         self.counters: Counter[str] = Counter()
@@ -107,6 +111,8 @@ class Segmenter:
             return
         if self._running is None:
             return
+        if self._running.opened:
+            self._running.opened[-1].end_ns = event.stamp_ns
         if event.type == EventType.END:
             self._close(self._running, Outcome(event.outcome), whole_episode=event.outcome == Outcome.DISCARD)
             self._running = None
@@ -135,6 +141,7 @@ class Segmenter:
             return
         elif self._gap(last.frames[-1], frame):
             self.counters["gaps"] += 1
+            self.counters["lost_frames"] += self._lost(last.frames[-1], frame)
             self._open(running, branch, frame, part=last.part + 1)
         running.opened[-1].frames.append(frame)
 
@@ -146,10 +153,18 @@ class Segmenter:
             segment.parent_id, segment.snapshot_id = before.parent_id, before.snapshot_id
             segment.jump_ns = before.jump_ns
         elif jump is not None and (frame.world is None or jump.branch_id == branch):
-            segment.parent_id, segment.snapshot_id = jump.parent_id, jump.snapshot_id
+            segment.parent_id, segment.snapshot_id = self._origin(running, jump), jump.snapshot_id
             segment.jump_ns = jump.stamp_ns
         running.opened.append(segment)
         self.segments.append(segment)
+
+    @staticmethod
+    def _origin(running: _Running, jump: Event) -> int:
+        """The first branch that showed the snapshot; where none did (a lost frame), what the event says."""
+        for segment in running.opened:
+            if any(f.world is not None and f.world.snapshot_id == jump.snapshot_id for f in segment.frames):
+                return segment.branch_id
+        return jump.parent_id
 
     def _branch(self, running: _Running, last: Segment | None, frame: AlignedFrame) -> int:
         if frame.world is not None:
@@ -172,3 +187,8 @@ class Segmenter:
         if before.world is not None and frame.world is not None:
             return frame.world.step != before.world.step + 1
         return frame.stamp_ns - before.stamp_ns > self._gap_ns
+
+    def _lost(self, before: AlignedFrame, frame: AlignedFrame) -> int:
+        if before.world is not None and frame.world is not None:
+            return max(0, frame.world.step - before.world.step - 1)
+        return max(0, round((frame.stamp_ns - before.stamp_ns) / self._period_ns) - 1)

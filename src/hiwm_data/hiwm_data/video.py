@@ -1,8 +1,10 @@
-"""Camera frames in mp4 files that hold many episodes, and their decoding in one pass."""
+"""Camera frames in mp4 files that hold many episodes: writing, and reading any run of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +17,8 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from hiwm_data.features import DatasetError
 from hiwm_data.layout import VIDEO_FILE_MB, VIDEO_PATH, chunk_and_file
+
+_OPEN_FILES = 4
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,12 @@ class VideoSink:
         self._bytes = 0
         self._reformatter = VideoReformatter()
 
+    @property
+    def path(self) -> Path:
+        """The file that is written, or was written last."""
+        chunk, file = chunk_and_file(self._number)
+        return self._root / VIDEO_PATH.format(video_key=self._key, chunk_index=chunk, file_index=file)
+
     def add(self, frames: np.ndarray) -> VideoSpan:
         """Encode [T, H, W, 3] uint8 RGB and say where it lies."""
         if self._container is None or self._bytes > self._options.file_mb * 1e6:
@@ -95,8 +105,7 @@ class VideoSink:
         self.close()
         self._number += 1
         self._frames = self._bytes = 0
-        chunk, file = chunk_and_file(self._number)
-        path = self._root / VIDEO_PATH.format(video_key=self._key, chunk_index=chunk, file_index=file)
+        path = self.path
         path.parent.mkdir(parents=True, exist_ok=True)
         container = av.open(str(path), "w")
         stream = container.add_stream("libx264", rate=self._rate)
@@ -141,27 +150,93 @@ def _to_rgb(frame: av.VideoFrame) -> np.ndarray:
     return frame.to_ndarray(format="rgb24")
 
 
-def fill_rows(path: Path, fps: float, rows: np.ndarray, out: np.ndarray, progress: Callable[[], object]) -> None:
-    """Decode a file into the rows of ``out``.
+class ClipReader:
+    """Reads runs of consecutive frames out of video files that hold many, keeping the last few files open.
+
+    Not safe for several threads at once; a forked process opens the files anew.
 
     Args:
-        path: the mp4 file.
         fps: frames per second.
-        rows: [frames of the file] row of ``out`` of each frame, -1 where it is not wanted.
-        out: [N, H, W, 3] uint8.
-        progress: called once per frame written.
-
-    Raises:
-        DatasetError: if frames are missing or have another size.
+        shape: (H, W, 3) that every frame must have.
     """
-    missing = set(np.flatnonzero(rows >= 0).tolist())
-    for number, pixels in decode_file(path, fps):
-        if not 0 <= number < len(rows) or rows[number] < 0:
-            continue
-        if pixels.shape != out.shape[1:]:
-            raise DatasetError(f"{path}: frames are {pixels.shape}, the dataset says {out.shape[1:]}")
-        out[rows[number]] = pixels
-        missing.discard(number)
-        progress()
-    if missing:
-        raise DatasetError(f"{path}: {len(missing)} frames are missing, the first is number {min(missing)}")
+
+    def __init__(self, fps: float, shape: tuple[int, ...]) -> None:
+        self._fps = fps
+        self._shape = shape
+        self._open: OrderedDict[Path, _OpenVideo] = OrderedDict()
+        self._process = os.getpid()
+
+    def read(self, path: Path, first: int, count: int) -> np.ndarray:
+        """Frames ``first`` to ``first + count`` of a file, uint8 [count, H, W, 3] RGB.
+
+        Raises:
+            DatasetError: naming the file, if it is missing, damaged, lacks a frame, or has frames of another size.
+        """
+        if os.getpid() != self._process:
+            self._open, self._process = OrderedDict(), os.getpid()
+        try:
+            return self._read(path, first, count)
+        except (av.error.FFmpegError, IndexError, OSError) as error:
+            self._open.pop(path, None)
+            raise DatasetError(f"{path}: cannot decode: {error}") from error
+
+    def _read(self, path: Path, first: int, count: int) -> np.ndarray:
+        video = self._video(path)
+        out = np.empty((count, *self._shape), np.uint8)
+        missing = set(range(count))
+        for number, frame in video.frames_from(first):
+            if number >= first:
+                if (frame.height, frame.width) != self._shape[:2]:
+                    got = f"{frame.width}x{frame.height}"
+                    raise DatasetError(f"{path}: frames are {got}, the dataset says {self._shape[1]}x{self._shape[0]}")
+                if number < first + count:
+                    out[number - first] = _to_rgb(frame)
+                    missing.discard(number - first)
+            if number >= first + count - 1:
+                break
+        if missing:
+            self._open.pop(path, None)
+            raise DatasetError(f"{path}: {len(missing)} frames are missing, the first is number {first + min(missing)}")
+        return out
+
+    def _video(self, path: Path) -> _OpenVideo:
+        if path not in self._open:
+            if not path.is_file():
+                raise DatasetError(f"{path}: no such video file")
+            self._open[path] = _OpenVideo(path, self._fps)
+            if len(self._open) > _OPEN_FILES:
+                self._open.popitem(last=False)[1].close()
+        self._open.move_to_end(path)
+        return self._open[path]
+
+
+class _OpenVideo:
+    """A file and the place in it up to which frames were decoded."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self._container = av.open(str(path))
+        self._stream = self._container.streams.video[0]
+        self._fps = fps
+        self._next = 0
+        self._frames: Iterator[av.VideoFrame] = self._decode()
+
+    def close(self) -> None:
+        """Give back the decoder's memory now, not when the garbage collector gets to it."""
+        self._frames = iter(())
+        self._container.close()
+
+    def frames_from(self, first: int) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Numbered frames, from the key frame before number ``first`` on, or from where the last call stopped."""
+        if first != self._next:
+            seconds = (first + 0.5) / self._fps
+            assert self._stream.time_base is not None
+            start = self._stream.start_time or 0
+            self._container.seek(start + int(seconds / self._stream.time_base), stream=self._stream, backward=True)
+            self._frames = self._decode()
+        for frame in self._frames:
+            number = round(float(frame.time) * self._fps)
+            self._next = number + 1
+            yield number, frame
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        return iter(self._container.decode(self._stream))

@@ -63,6 +63,11 @@ class DataSink:
         self._bytes += table.nbytes
         return layout.chunk_and_file(self._number)
 
+    def skip(self) -> None:
+        """Leave a number out: that file is there already."""
+        self.close()
+        self._number += 1
+
     def close(self) -> None:
         """Finish the open file."""
         if self._writer is not None:
@@ -170,15 +175,21 @@ class DatasetWriter:
         if not self._episodes:
             self.abort()
             raise DatasetError(f"{self.root}: no episode was added")
-        self._close_sinks()
-        write_meta(self._partial, self._info(), self._stats, self._tasks, self._episodes)
-        layout.commit_partial(self._partial, self.root)
+        try:
+            self._close_sinks()
+            write_meta(self._partial, self._info(), self._stats, self._tasks, self._episodes)
+            layout.commit_partial(self._partial, self.root)
+        except BaseException:
+            shutil.rmtree(self._partial, ignore_errors=True)
+            raise
 
     def abort(self) -> None:
         """Throw away what was written."""
         if self._open:
-            self._close_sinks()
-            shutil.rmtree(self._partial)
+            try:
+                self._close_sinks()
+            finally:
+                shutil.rmtree(self._partial, ignore_errors=True)
 
     def __enter__(self) -> Self:
         return self

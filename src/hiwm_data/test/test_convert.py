@@ -9,13 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hiwm_data.align import Event, RigStreams
+from hiwm_data.bag_info import describe_bag
 from hiwm_data.bag_reader import Bag, BagError, BagMessage
+from hiwm_data.bag_tree import bag_trees
 from hiwm_data.convert import ConvertOptions, aligned_frames, convert_bags
 from hiwm_data.dataset import Dataset
 from hiwm_data.segments import EventType
 from hiwm_data.testing import NS, Messages, write_bag
 from hiwm_rig.contract import load_rig
 from hiwm_rig.types import Driver, Outcome
+
+from hiwm_bringup import cli
 
 RIG = load_rig("push_t")
 MESSAGES = Messages(RIG)
@@ -100,12 +104,12 @@ def test_every_branch_is_written_once_with_its_parent_and_only_its_own_frames(tm
     assert [tuple(e.meta[k] for k in keys) for e in dataset.episodes] == [
         (4, -1, -1, 0, "failure", "rollout"),
         (5, 4, 1, 1, "success", "correction"),
-        (6, 5, 1, 1, "failure", "rollout"),
+        (6, 4, 1, 1, "failure", "rollout"),
     ]
     stamps = dataset.column("stamp_ns")
     assert len(np.unique(stamps)) == len(stamps) == 11, "no recorded step is written twice"
     np.testing.assert_array_equal(dataset.column("branch_id"), [4] * 4 + [5] * 4 + [6] * 3)
-    np.testing.assert_array_equal(dataset.column("parent_id"), [-1] * 4 + [4] * 4 + [5] * 3)
+    np.testing.assert_array_equal(dataset.column("parent_id"), [-1] * 4 + [4] * 4 + [4] * 3)
     np.testing.assert_array_equal(dataset.column("intervention"), [False] * 4 + [True] * 4 + [False] * 3)
     np.testing.assert_allclose(dataset.column("trust")[4:8], 0.5)
     assert np.flatnonzero(dataset.column("next.success")).tolist() == [7]
@@ -120,6 +124,14 @@ def test_the_action_of_a_frame_never_comes_from_before_the_jump(tmp_path):
     rows = dataset.episode_slice(1)
     np.testing.assert_allclose(dataset.column("action")[rows][0], dataset.column("observation.state")[rows][0])
     np.testing.assert_allclose(dataset.column("action")[rows][1:, 0], [5.9, 6.9, 7.9], rtol=1e-6)
+
+
+def test_the_last_action_of_a_branch_comes_from_before_the_jump_that_leaves_it(tmp_path):
+    """Right after a jump the arbiter holds where the new branch begins: no command of the branch that was left."""
+    after_jump = [MESSAGES.command(joints(99.0), at(4) - 1000), MESSAGES.control(Driver.PAUSED, None, at(4) - 1000)]
+    dataset, _ = convert(tmp_path, sorted([*branching_recording(), *after_jump], key=lambda m: m.log_ns))
+    np.testing.assert_allclose(dataset.column("action")[:4, 0], [0.9, 1.9, 2.9, 3.9], rtol=1e-6)
+    assert dataset.column("driver")[3] == Driver.POLICY
 
 
 def test_frames_shown_again_by_a_paused_rig_are_one_frame(tmp_path):
@@ -193,6 +205,51 @@ def test_malformed_messages_are_counted_and_left_out(tmp_path):
     dataset, report = convert(tmp_path, [*messages, bad])
     assert report.counters[f"rejected {RIG.arms[0].command}"] == 1
     np.testing.assert_allclose(dataset.column("action")[3, 0], 3.9, rtol=1e-6)
+
+
+def test_a_branch_hangs_where_its_snapshot_was_made_not_where_the_operator_came_from(tmp_path):
+    """Branch 6 comes after branch 5, which has a step 1 of its own; its snapshot was made on the root."""
+    messages = branching_recording()
+    dataset, _ = convert(tmp_path, messages)
+    assert [e.meta["parent_id"] for e in dataset.episodes] == [-1, 4, 4]
+
+
+def test_the_tree_of_a_bag_says_who_drove_where_and_how_it_ended(tmp_path, capsys):
+    bag = write_bag(tmp_path / "bag", RIG, branching_recording())
+    trees, _ = bag_trees(Bag(bag))
+    assert [(t.episode_id, t.task, len(t.roots)) for t in trees] == [("episode", "push", 1)]
+    root = trees[0].roots[0]
+    found = {
+        b.branch_id: (b.parent_id, b.start_step, b.frames, dict(b.drivers), b.outcome) for b in trees[0].branches()
+    }
+    assert found == {
+        4: (-1, 0, 4, {"policy": 4}, "failure"),
+        5: (4, 1, 4, {"human": 4}, "success"),
+        6: (4, 1, 3, {"policy": 3}, "failure"),
+    }
+    assert root.children[0].trust_min == 0.5 and [c.branch_id for c in root.children] == [5, 6]
+    assert cli.main(["data", "info", str(bag)]) == 0
+    text = capsys.readouterr().out
+    assert "episode episode: task push, 1.0 s, failure" in text
+    assert "└─ branch 4: 4 frames (policy 4), failure" in text
+    assert "   ├─ branch 5 from step 1: 4 frames (human 4), success, trust at least 0.50" in text
+    assert "   └─ branch 6 from step 1: 3 frames (policy 3), failure" in text
+    assert RIG.topics.control_state in text and "git_revision" in text
+
+
+def test_a_discarded_branch_is_in_the_tree_of_its_bag(tmp_path):
+    messages = [event(EventType.BEGIN, -0.5)]
+    for tick in range(4):
+        messages += shown(tick, tick) + driven(tick)
+    bag = write_bag(tmp_path / "bag", RIG, [*messages, event(EventType.END, 3.95, outcome=Outcome.DISCARD)])
+    (tree,), _ = bag_trees(Bag(bag))
+    assert [b.outcome for b in tree.branches()] == ["discard"]
+
+
+def test_a_bag_without_a_rig_is_described_all_the_same(tmp_path):
+    messages = [m for m in plain_recording() if m.topic != RIG.arms[0].command]
+    text = describe_bag(write_bag(tmp_path / "bag", RIG, messages))
+    assert RIG.cameras[0].image_topic in text and "no branches can be told: " in text
 
 
 def test_a_bag_that_is_cut_off_is_converted_as_far_as_it_goes(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import threading
 
 import numpy as np
@@ -18,6 +19,7 @@ from hiwm_data.dataset import (
     merge_datasets,
     rig_features,
 )
+from hiwm_data.video import ClipReader
 from hiwm_rig.contract import load_rig
 
 SIZE = (32, 48)
@@ -190,39 +192,83 @@ def test_an_existing_dataset_is_replaced_only_on_request_and_only_when_the_new_o
     assert sorted(p.name for p in tmp_path.iterdir()) == [".cache", "d"]
 
 
-def test_frames_are_decoded_once_and_again_after_the_dataset_changed(tmp_path):
+def test_frames_are_decoded_once_and_again_after_the_dataset_changed(tmp_path, monkeypatch):
     root, cache = tmp_path / "d", tmp_path / "cache"
     write(root, (12,))
-    first = Dataset(root, cache).images("front")
-    assert not first.flags.writeable
-    count = len(list(cache.glob("*.npy")))
-    Dataset(root, cache).images("front")
-    assert len(list(cache.glob("*.npy"))) == count
+    np.testing.assert_array_equal(Dataset(root, cache).images("front")[:], Dataset(root).images("front")[:])
+    monkeypatch.setattr(ClipReader, "read", lambda *_: pytest.fail("decoded again"))
+    assert len(Dataset(root, cache).images("front")[:]) == 12
+    monkeypatch.undo()
     write(root, (12,), first_seed=3, overwrite=True)
     assert np.abs(Dataset(root, cache).images("front")[0].astype(int) - 120).max() <= 3
+    assert len(list(cache.glob("*.frames"))) == 1, "frames of the old version are gone"
 
 
-def test_two_readers_at_once_decode_without_disturbing_each_other(tmp_path):
+def test_reading_some_frames_decodes_only_the_blocks_they_lie_in(tmp_path, monkeypatch):
+    frames = Dataset(write(tmp_path / "d", (12, 25))).images("front")
+    decoded: list[tuple[int, int]] = []
+    read = ClipReader.read
+    monkeypatch.setattr(
+        ClipReader,
+        "read",
+        lambda self, path, first, count: decoded.append((first, count)) or read(self, path, first, count),
+    )
+    assert abs(int(frames[11][0, 0, 0]) - 77) <= 3 and abs(int(frames[12 + 21][0, 0, 0]) - (21 * 7 + 40)) <= 3
+    assert decoded == [(10, 2), (12 + 20, 5)]
+    assert frames[np.array([[0, 1], [33, 11]])].shape == (2, 2, *SIZE, 3)
+    assert frames[-1].shape == (*SIZE, 3) and frames[3:5, 2:6, 1:3].shape == (2, 4, 2, 3)
+    with pytest.raises(IndexError):
+        frames[37]
+
+
+def test_frames_can_be_sent_to_another_process(tmp_path):
+    frames = Dataset(write(tmp_path / "d", (12, 25))).images("front")
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(frames))[10:20], frames[10:20])
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 3])
+def test_a_cache_smaller_than_the_dataset_gives_the_same_frames_and_stays_small(tmp_path, blocks):
+    root = write(tmp_path / "d", (12, 25, 9))
+    whole = Dataset(root).images("front")[:]
+    block_bytes = 10 * SIZE[0] * SIZE[1] * 3
+    small = Dataset(root, tmp_path / "small", cache_gb=2 * (blocks + 0.5) * block_bytes / 1e9)
+    rows = np.random.default_rng(0).integers(0, 46, 200)
+    np.testing.assert_array_equal(small.images("front")[rows], whole[rows])
+    kept = sum(p.stat().st_size for p in (tmp_path / "small").glob("*.frames"))
+    assert kept == blocks * block_bytes
+
+
+def test_readers_at_once_share_a_cache_without_disturbing_each_other(tmp_path):
+    """With one slot they throw each other's blocks out all the time."""
     root = write(tmp_path / "d", (40,))
-    found: list[int] = []
-    threads = [threading.Thread(target=lambda: found.append(len(Dataset(root).images("front")))) for _ in range(3)]
+    whole = Dataset(root).images("front")[:]
+    limit = 2 * 1.5 * 10 * SIZE[0] * SIZE[1] * 3 / 1e9
+    readers = [Dataset(root, tmp_path / "shared", cache_gb=limit).images("front") for _ in range(3)]
+    wrong: list[int] = []
+
+    def read(reader, seed):
+        for row in np.random.default_rng(seed).integers(0, 40, 60):
+            if not np.array_equal(reader[int(row)], whole[row]):
+                wrong.append(int(row))
+
+    threads = [threading.Thread(target=read, args=(r, i)) for i, r in enumerate(readers)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [40, 40, 40]
+    assert wrong == []
 
 
-def test_a_truncated_video_is_an_error_that_names_the_file(tmp_path):
+def test_a_damaged_video_is_an_error_that_names_the_file(tmp_path):
     root = write(tmp_path / "d", (40,))
     video = root / "videos/observation.images.front/chunk-000/file-000.mp4"
-    video.write_bytes(video.read_bytes()[: video.stat().st_size // 3])
+    content = video.read_bytes()
+    video.write_bytes(content[: len(content) // 3])
     with pytest.raises(DatasetError, match=r"file-000\.mp4"):
-        Dataset(root).images("front")
+        Dataset(root).images("front")[:]
     video.unlink()
     with pytest.raises(DatasetError, match="no such video file"):
         Dataset(root).images("front")
-    assert not list((tmp_path / ".cache").glob("*.npy*partial*"))
 
 
 def test_folders_that_are_no_v3_dataset_are_refused(tmp_path):
@@ -231,7 +277,7 @@ def test_folders_that_are_no_v3_dataset_are_refused(tmp_path):
     root = write(tmp_path / "d", (5,))
     info = root / "meta/info.json"
     info.write_text(info.read_text().replace("v3.0", "v2.1"))
-    with pytest.raises(DatasetError, match=r"expected codebase_version v3\.x, got v2\.1"):
+    with pytest.raises(DatasetError, match=r"expected codebase_version v3\.x, got v2\.1.*convert_dataset_v21_to_v30"):
         Dataset(root)
     with pytest.raises(DatasetError, match="no column 'reward'"):
         Dataset(write(tmp_path / "e", (5,))).column("reward")

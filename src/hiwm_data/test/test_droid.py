@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hiwm_data.bag_reader import Bag
+from hiwm_data.convert import ConvertOptions, convert_bags
 from hiwm_data.dataset import Dataset, DatasetError
 from hiwm_data.droid import import_droid
+from hiwm_data.droid_bags import export_droid_bags
 from hiwm_data.video import VideoOptions, VideoSink
 from hiwm_rig.contract import load_rig
 
@@ -98,3 +101,40 @@ def test_the_real_subset_is_imported_whole(tmp_path):
     assert np.abs(action[inside] - state[following]).mean() < np.abs(action[inside] - state[inside]).mean()
     lower, upper = (np.array([getattr(j, side) for j in load_rig("droid").joints]) for side in ("lower", "upper"))
     assert ((action >= lower) & (action <= upper)).all()
+
+
+def test_bags_convert_to_what_the_direct_import_gives(tmp_path):
+    make_episode(tmp_path / "in", "0", frames=8, views=(8, 8, 8))
+    make_episode(tmp_path / "in", "7", frames=5, views=(5, 5, 5), split="val", success=0)
+    import_droid(tmp_path / "in", tmp_path / "direct")
+    bags = export_droid_bags(tmp_path / "in", tmp_path / "bags")
+    assert [b.relative_to(tmp_path / "bags").parts for b in bags] == [("train", "droid_0"), ("val", "droid_7")]
+    for split, index in (("train", 0), ("val", 1)):
+        convert_bags([tmp_path / "bags" / split], tmp_path / split, options=ConvertOptions(split=split))
+        assert_same(Dataset(tmp_path / split), 0, Dataset(tmp_path / "direct"), index)
+
+
+def assert_same(found: Dataset, index: int, direct: Dataset, original: int) -> None:
+    rows, source = found.episode_slice(index), direct.episode_slice(original)
+    for column in ("observation.state", "action", "next.success"):
+        np.testing.assert_array_equal(found.column(column)[rows], direct.column(column)[source])
+    for camera in direct.cameras:
+        np.testing.assert_array_equal(found.images(camera)[rows], direct.images(camera)[source])
+    keys = ("outcome", "source", "split")
+    episode, other = found.episodes[index], direct.episodes[original]
+    assert [episode.meta[k] for k in keys] == [other.meta[k] for k in keys]
+    assert episode.task == (other.task or "droid") and (found.column("driver")[rows] == 2).all()
+
+
+def test_a_bag_holds_robot_data_at_the_rate_it_was_recorded(tmp_path):
+    make_episode(tmp_path / "in", "0", frames=8, views=(8, 8, 8))
+    (bag,) = export_droid_bags(tmp_path / "in", tmp_path / "bags")
+    counts = Bag(bag).summary().counts
+    rig = load_rig("droid")
+    assert counts[rig.arms[0].joint_states] == counts[rig.arms[0].command] == 23
+    assert [counts[c.image_topic] for c in rig.cameras] == [8, 8, 8]
+    with pytest.raises(DatasetError, match="exists already"):
+        export_droid_bags(tmp_path / "in", tmp_path / "bags")
+    with pytest.raises(DatasetError, match="found none"):
+        export_droid_bags(tmp_path, tmp_path / "none")
+    assert not (tmp_path / "none").exists() and not (tmp_path / "none.partial").exists()

@@ -17,7 +17,7 @@ from hiwm_data.bag_reader import Bag, BagError
 from hiwm_data.bag_writer import RecordingError
 from hiwm_data.definitions import DefinitionError, find_definition
 from hiwm_data.recorder import Recorder, RecorderOptions, checkpoint_id, recording_metadata
-from hiwm_data.recover import recover_bag
+from hiwm_data.repair import repair_bag
 from hiwm_data.testing import NS, Messages, write_bag
 from hiwm_data.topics import IMAGE, TopicSpec, rig_topics
 from hiwm_rig.contract import load_rig, parse_rig
@@ -104,8 +104,9 @@ def test_kill_9_loses_at_most_a_second_and_the_rest_is_readable(tmp_path):
     assert read == stamps[: len(read)], "what was read is a gapless beginning of what was recorded"
     assert stamps[-1] - read[-1] < 1.0 * NS
     assert yaml.safe_load((path / "metadata.yaml").read_text())["rosbag2_bagfile_information"]["message_count"] > 0
-    assert recover_bag(path, tmp_path / "whole") == len(read)
-    with Reader(tmp_path / "whole") as reader:
+    report = repair_bag(path)
+    assert report.messages == len(read) and [f.name for f in report.repaired] == ["bag_0.mcap"]
+    with Reader(path) as reader:
         assert reader.message_count == len(read)
         assert [t for _, t, _ in reader.messages()] == read
 
@@ -138,6 +139,7 @@ def test_a_disk_too_full_to_start_is_refused_before_anything_is_made(tmp_path):
 
 _NO_SPACE = """
 import resource, sys
+from hiwm_data.bag_writer import BagFormat
 from hiwm_data.recorder import Recorder, RecorderOptions
 from hiwm_data.testing import Messages
 from hiwm_data.topics import rig_topics
@@ -145,7 +147,7 @@ from hiwm_rig.contract import load_rig
 import numpy as np
 rig = load_rig("push_t")
 messages = Messages(rig)
-recorder = Recorder(sys.argv[1], rig_topics(rig), {}, RecorderOptions(flush_s=0.01, compression="none"))
+recorder = Recorder(sys.argv[1], rig_topics(rig), {}, RecorderOptions(flush_s=0.01, form=BagFormat("none")))
 resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
 for i in range(1000):
     message = messages.image(rig.cameras[0], i % 256, i + 1)

@@ -53,6 +53,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", choices=("no", "bf16"), default="bf16", help="autocast of the networks")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of this process")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw batches ahead of the training step")
     parser.add_argument("--save-every", type=int, default=1000, help="steps between checkpoints")
     parser.add_argument("--keep-snapshots", action="store_true", help="keep the policy of every checkpoint")
     parser.add_argument("--restart", action="store_true", help="begin anew where --out holds an unfinished training")
@@ -112,7 +113,8 @@ def _common(args: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(args.threads)
-    names = ("steps", "batch_size", "learning_rate", "seed", "device", "precision", "save_every", "keep_snapshots")
+    names = ["steps", "batch_size", "learning_rate", "seed", "device", "precision", "save_every", "keep_snapshots"]
+    names += ["workers"]
     return {name: getattr(args, name) for name in names}
 
 

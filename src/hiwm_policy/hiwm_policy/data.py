@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from hiwm_data.dataset import ACTION, STATE, Dataset
+from hiwm_data.dataset import ACTION, STATE, Dataset, DatasetError
 from torch import Tensor
 
 from hiwm_policy.policy import CameraInput, PolicySpec
@@ -150,8 +150,8 @@ class WindowSource:
         self.frames = frames
         self._spec = spec
         self._image_steps = image_steps
-        self._joints = dataset.column(STATE).astype(np.float32)
-        self._actions = dataset.column(ACTION).astype(np.float32)
+        self._joints = dataset.column(STATE).astype(np.float32, copy=False)
+        self._actions = dataset.column(ACTION).astype(np.float32, copy=False)
         self._images = {c.name: dataset.images(c.name) for c in spec.cameras}
 
     def __len__(self) -> int:
@@ -187,12 +187,10 @@ class WindowSource:
 
 
 def _check(dataset: Dataset, spec: PolicySpec) -> None:
-    missing = {STATE, ACTION} - dataset.features.keys()
-    if missing:
-        raise DataError(f"{dataset.root}: columns {sorted(missing)} are missing")
-    joints = dataset.features[STATE].shape
-    if joints != (len(spec.joint_names),):
-        raise DataError(f"{dataset.root}: {STATE} has shape {joints}, the policy has {len(spec.joint_names)} joints")
+    try:
+        dataset.check_joints(spec.joint_names)
+    except DatasetError as error:
+        raise DataError(str(error)) from error
     for camera in spec.cameras:
         have = dataset.features.get(f"observation.images.{camera.name}")
         if have is None or tuple(have.shape) != (camera.height, camera.width, 3):

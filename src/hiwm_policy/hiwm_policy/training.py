@@ -33,6 +33,7 @@ from hiwm_policy.data import (
 )
 from hiwm_policy.diffusion import DiffusionConfig, DiffusionPolicy
 from hiwm_policy.ema import Ema
+from hiwm_policy.loader import batches
 from hiwm_policy.policy import PolicyError
 from hiwm_policy.trainable import Augmentation, TrainablePolicy
 
@@ -57,6 +58,7 @@ class TrainConfig(BaseModel):
     save_every: int = Field(default=1000, ge=1)
     log_every: int = Field(default=50, ge=1)
     keep_snapshots: bool = Field(default=False, description="keep the policy of every save, for learning curves")
+    workers: int = Field(default=0, ge=0, description="processes that draw batches ahead; 0: the training process")
     augmentation: Augmentation = Augmentation()
 
 
@@ -110,8 +112,9 @@ class Trainer:
         )
         started, before = time.monotonic(), self.seconds
         total, count = torch.zeros(()), 0
-        while self.step < self.config.steps:
-            total, count = total + self._advance().cpu(), count + 1
+        steps = range(self.step, self.config.steps)
+        for batch in batches(self.sampler, steps, self.accelerator.process_index, self.config.workers):
+            total, count = total + self._advance(batch).cpu(), count + 1
             self.seconds = before + time.monotonic() - started
             bar.update()
             if log is not None and self.step % self.config.log_every == 0:
@@ -123,11 +126,10 @@ class Trainer:
         if log is not None:
             log.close()
 
-    def _advance(self) -> Tensor:
+    def _advance(self, batch: Batch) -> Tensor:
         rate = learning_rate(self.config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        batch = self.sampler.batch(self.step, self.accelerator.process_index)
         loss = self.network(**self._inputs(batch, self.step))
         self.optimizer.zero_grad(set_to_none=True)
         self.accelerator.backward(loss)
@@ -212,7 +214,7 @@ def load_state(directory: Path, trainer: Trainer) -> bool:
     changed = sorted(
         k
         for k in wanted
-        if k not in ("device", "save_every", "log_every", "keep_snapshots") and found.get(k) != wanted[k]
+        if k not in ("device", "save_every", "log_every", "keep_snapshots", "workers") and found.get(k) != wanted[k]
     )
     if changed:
         raise PolicyError(

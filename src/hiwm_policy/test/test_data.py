@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hiwm_data.dataset import Dataset, DatasetWriter, rig_features
 from hiwm_policy.data import (
     DataError,
@@ -15,6 +16,7 @@ from hiwm_policy.data import (
     demonstration_frames,
     infer_spec,
 )
+from hiwm_policy.loader import batches
 from hiwm_policy.policy import PolicyError, load_policy
 from hiwm_policy.posttraining import PosttrainConfig, posttrain_policy
 from hiwm_policy.testing import SMALL, TinyEnv, episode_frames, record
@@ -114,3 +116,22 @@ def test_post_training_keeps_the_base_and_its_normalisation(
     assert changed and not any(name.startswith("normalizer") for name in changed)
     with pytest.raises(PolicyError, match="must differ from --base"):
         posttrain_policy(tmp_path / "base", [tiny_demos.root], [corrections.root], tmp_path / "base", config)
+
+
+def test_workers_draw_the_same_batches_in_the_same_order(tiny_demos: Dataset) -> None:
+    source = WindowSource(tiny_demos, demonstration_frames(tiny_demos), infer_spec(tiny_demos), 1)
+    sampler = MixedSampler([source], [1.0], 8, seed=3)
+    alone, helped = (list(batches(sampler, range(5, 11), workers=n)) for n in (0, 2))
+    assert len(alone) == len(helped) == 6
+    for mine, theirs, step in zip(alone, helped, range(5, 11), strict=True):
+        wanted = sampler.batch(step)
+        for batch in (mine, theirs):
+            assert torch.equal(batch.chunk, wanted.chunk) and torch.equal(batch.joints, wanted.joints)
+            assert all(torch.equal(batch.images[c], wanted.images[c]) for c in wanted.images)
+
+
+def test_a_dataset_with_other_joints_is_another_rig(tiny_demos: Dataset) -> None:
+    spec = infer_spec(tiny_demos)
+    other = spec.model_copy(update={"joint_names": tuple(f"other_{n}" for n in spec.joint_names)})
+    with pytest.raises(DataError, match=r"'observation.state' holds .*, expected \['other_.*another rig"):
+        WindowSource(tiny_demos, demonstration_frames(tiny_demos), other, 1)

@@ -72,6 +72,19 @@ def test_a_device_by_serial_delivers_pictures_of_the_rig_files_size(run):
     assert intrinsics.coefficients[0] == pytest.approx(0.05)
 
 
+def test_a_recording_lasts_from_its_first_frame_on(tmp_path, monkeypatch):
+    """A busy machine may take longer to the first frame than the recording is to last."""
+    plug_in = SoftwareCamera.plug_in
+
+    def late(device: SoftwareCamera) -> None:
+        device.pause()
+        plug_in(device)
+        Timer(1.5, device.pause, [False]).start()
+
+    monkeypatch.setattr(SoftwareCamera, "plug_in", late)
+    assert record_stand_in(tmp_path / "late.db3", WIDTH, HEIGHT, FPS, seconds=0.5).stat().st_size > 0
+
+
 def test_depth_is_aligned_and_in_millimetres(run, recording_with_depth):
     _camera, pictures = run(request(recording=str(recording_with_depth), depth=True))
     until(lambda: len(pictures) >= 3)

@@ -175,11 +175,12 @@ def clip(rig: ToyRig, positions: np.ndarray) -> np.ndarray:
 
 
 def delayed(rig: ToyRig) -> None:
+    """Later than the check allows, but soon enough that the suite finds the arm where it has sent it."""
     original, waiting = rig.aim, []
     take = rig.take
 
     def aim(now: int) -> np.ndarray:
-        while waiting and now - waiting[0][0] > 0.4 * NS:
+        while waiting and now - waiting[0][0] > 0.3 * NS:
             msg = waiting.pop(0)[1]
             msg.header.stamp = ns_to_stamp(0)
             take(msg)
@@ -232,7 +233,7 @@ def positional(rig: ToyRig, msg: JointTrajectory) -> None:
 
 
 def last_point_missing(rig: ToyRig, msg: JointTrajectory) -> None:
-    if len(msg.points) > 1:
+    if len(msg.points) > 2:  # a straight line is what brings the arm back between checks
         msg.points = msg.points[:-1]
 
 
@@ -363,11 +364,13 @@ BASELINE = ("image_encoding", "joint_names")
 BASELINES: dict[str, tuple[str, ...]] = {
     "image_encoding": ("image_frame_id", "joint_names"),
     "joint_names": ("image_encoding", "joint_state_sizes"),
+    # What is wrong is that nothing of it reaches a subscriber with the contract's quality of service.
+    "image_qos": ("image_topics", "joint_names"),
+    "joint_state_qos": ("image_encoding", "joint_state_topics"),
+    # A commander that stayed has been obeyed before.
+    "restart_obeys_running_users": (*BASELINE, "single_point_reached"),
 }
 """Others, for rigs that are wrong in just that."""
-
-NOT_MEASURED: frozenset[str] = frozenset()
-"""Checks that cannot be carried out on their wrong rig: what is wrong is that the arm cannot be moved."""
 
 AFTER_RESTART: dict[str, Fault] = {
     "restart_is_seen_by_running_users": attribute("emit_picture", lambda stamp: None),

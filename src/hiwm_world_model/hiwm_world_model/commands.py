@@ -44,10 +44,15 @@ def run_train(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> None:
+    from hiwm_data.dataset import Dataset
+    from hiwm_rig.contract import load_rig
+
     from hiwm_world_model.interface import TrainOptions
     from hiwm_world_model.registry import world_model_class
 
     cls = world_model_class(args.model)
+    for root in args.data:
+        Dataset(root).check_joints(load_rig(args.rig).joint_names)
     if not args.only_trust:
         options = TrainOptions(
             data=tuple(args.data),

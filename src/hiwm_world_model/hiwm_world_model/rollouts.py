@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from hiwm_data.dataset import Dataset, Episode
+from hiwm_data.dataset import CameraFrames, Dataset, DatasetError, Episode
 
 from hiwm_world_model.interface import Images, ModelError, StepResult, WorldModel
 
@@ -92,14 +92,13 @@ def check_dataset(model: WorldModel, dataset: Dataset) -> None:
             have = {k.removeprefix(IMAGE_COLUMN): tuple(f.shape) for k, f in dataset.features.items() if f.is_video}
             wanted = (camera.height, camera.width, 3)
             raise ModelError(f"{dataset.root}: the model needs camera '{camera.name}' {wanted}; the data has {have}")
-    for column in (STATE_COLUMN, ACTION_COLUMN):
-        size = dataset.column(column).shape[1]
-        if size != len(model.spec.joint_names):
-            count = len(model.spec.joint_names)
-            raise ModelError(f"{dataset.root}: the model has {count} joints, column '{column}' has {size} values")
+    try:
+        dataset.check_joints(model.spec.joint_names)
+    except DatasetError as error:
+        raise ModelError(str(error)) from error
 
 
-def real_images(dataset: Dataset, cameras: Sequence[str]) -> dict[str, Images]:
+def real_images(dataset: Dataset, cameras: Sequence[str]) -> dict[str, CameraFrames]:
     """Camera -> [N, H, W, 3] uint8 frames of the dataset."""
     return {c: dataset.images(c) for c in cameras}
 
@@ -137,5 +136,5 @@ def open_loop(
             yield Prediction(step, index[live], at[live], result, live)
 
 
-def _take(frames: Images, rows: npt.NDArray[np.int64]) -> Images:
+def _take(frames: Images | CameraFrames, rows: npt.NDArray[np.int64]) -> Images:
     return np.asarray(frames[rows.ravel()]).reshape(*rows.shape, *frames.shape[1:])

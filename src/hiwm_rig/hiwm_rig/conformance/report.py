@@ -24,13 +24,18 @@ def require_writable(path: Path) -> None:
     Raises:
         ReportFileError: it is a folder, or nothing can be written beside it.
     """
-    why = "it is a folder" if path.is_dir() else ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        why = error.strerror or str(error)
+    folder, why = path.parent, ""
+    if path.is_dir():
+        why = "it is a folder"
+    elif folder.exists() and not folder.is_dir():
+        why = f"{folder} is no folder"
+    else:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            why = error.strerror or str(error)
     if why:
         raise ReportFileError(
             f"--json {path}: cannot be written ({why}): name a file in a folder that you may write to"

@@ -20,6 +20,8 @@ from hiwm_rig.types import Image
 
 SERIAL = "STANDIN0001"
 _ARRIVAL_S = 3.0
+_FIRST_FRAME_S = 20.0
+"""How long the first frame of a recording may take: a machine that starts a whole graph is busy."""
 _DEPTH_M = 0.5
 _DISTORTION = (0.05, -0.02, 0.0, 0.0, 0.0)
 
@@ -165,7 +167,7 @@ class SoftwareCamera:
 def record_stand_in(
     path: Path, width: int = 640, height: int = 480, fps: int = 30, seconds: float = 2.0, depth: bool = False
 ) -> Path:
-    """Record test cards into a librealsense file (``.db3``), in real time; the path.
+    """Record test cards into a librealsense file (``.db3``), in real time from the first frame on; the path.
 
     Raises:
         CameraError: nothing could be recorded.
@@ -182,9 +184,11 @@ def record_stand_in(
         config.enable_record_to_file(str(path))
         pipeline = rs.pipeline(camera.context)
         pipeline.start(config)
-        deadline, frames = time.monotonic() + seconds, 0
+        deadline, frames = time.monotonic() + _FIRST_FRAME_S, 0
         while time.monotonic() < deadline:
-            frames += bool(pipeline.try_wait_for_frames(500)[0])
+            if pipeline.try_wait_for_frames(500)[0]:
+                deadline = deadline if frames else time.monotonic() + seconds
+                frames += 1
         pipeline.stop()
     if not frames:
         raise CameraError(f"nothing was recorded into {path}")

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from hiwm_data.dataset import ACTION, STATE, SUCCESS, Dataset, DatasetError
+from hiwm_data.dataset import ACTION, STATE, SUCCESS, CameraFrames, Dataset, DatasetError
 from torch import Tensor
 
 from hiwm_world_model.general.colour import resize
@@ -90,8 +90,7 @@ class Recordings:
             local = rows[i] - self.offsets[index]
             for camera, images in enumerate(self._images[index]):
                 y, x = corners[i, camera]
-                for k, row in enumerate(local):
-                    out[i, k, camera] = images[row, y : y + crop, x : x + crop]
+                out[i, :, camera] = images[local, y : y + crop, x : x + crop]
         return torch.from_numpy(out).permute(0, 1, 2, 5, 3, 4)
 
 
@@ -106,8 +105,8 @@ def _spans(dataset: Dataset, offset: int) -> list[Span]:
     return spans
 
 
-def _at_size(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """[N, H, W, 3] uint8 at ``size``; the map itself where nothing is to be done."""
+def _at_size(images: CameraFrames, size: tuple[int, int]) -> np.ndarray | CameraFrames:
+    """[N, H, W, 3] uint8 at ``size``; what is read from disk on demand where nothing is to be done."""
     if images.shape[1:3] == size:
         return images
     out = np.empty((len(images), *size, 3), np.uint8)

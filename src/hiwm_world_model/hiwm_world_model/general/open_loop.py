@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from hiwm_data.dataset import STATE, Dataset
+from hiwm_data.dataset import STATE, CameraFrames, Dataset
 
 from hiwm_world_model.interface import Images, WorldModel
 from hiwm_world_model.rollouts import held_out, open_loop, real_images, windows_of
@@ -53,7 +53,7 @@ def open_loop_errors(
 def _compare(
     shown: Mapping[str, Images],
     guess: np.ndarray,
-    frames: Mapping[str, Images],
+    frames: Mapping[str, CameraFrames],
     joints: np.ndarray,
     last: int,
     now: int,

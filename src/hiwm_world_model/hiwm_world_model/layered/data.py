@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from hiwm_data.dataset import Dataset
+from hiwm_data.dataset import CameraFrames, Dataset
 from torch import Tensor
 
 Index = npt.NDArray[np.int64]
@@ -38,7 +38,7 @@ class Recording:
 
     def __init__(
         self,
-        images: Sequence[npt.NDArray[np.uint8]],
+        images: Sequence[npt.NDArray[np.uint8] | CameraFrames],
         joints: npt.NDArray[np.float32],
         actions: npt.NDArray[np.float32],
         episodes: Sequence[EpisodeSpan],

@@ -133,8 +133,9 @@ def restart_obeys_running_users(session: Session) -> Iterator[Finding]:
 @check("lifecycle")
 def limits_kept_throughout(session: Session) -> Iterator[Finding]:
     """Over all of the run no joint was outside its limits."""
-    for arm in session.arms:
-        worst, who = arm.user.excess(arm.index)
+    recorded = session.recording.states  # where nothing has moved, this much has been watched
+    for i, arm in enumerate(session.rig.arms):
+        worst, who = session.user.excess(i)
         expected = f"every joint within its limits, {_SLACK:g} of overshoot at most"
-        seen = f"'{who}' {worst:.3f} outside" if worst > 0 else "inside"
-        yield Finding(arm.arm.joint_states, worst <= _SLACK, expected, seen)
+        seen = f"'{who}' {worst:.3f} outside" if worst > 0 else "inside" if recorded[i] else "no joint state"
+        yield Finding(arm.joint_states, worst <= _SLACK and bool(recorded[i]), expected, seen)
