@@ -68,7 +68,7 @@ def executable_path(package: str, executable: str) -> Path:
 def node_command(spec: NodeSpec, parameter_dir: Path, parameter_files: Sequence[Path] = ()) -> list[str]:
     """The command line of a node; its parameters go into a file in ``parameter_dir``, as launch_ros does it."""
     own = parameter_dir / f"{spec.name}.yaml"
-    own.write_text(yaml.safe_dump({"/**": {"ros__parameters": dict(spec.parameters)}}), encoding="utf-8")
+    own.write_text(yaml.safe_dump({f"/{spec.name}": {"ros__parameters": dict(spec.parameters)}}), encoding="utf-8")
     command = [str(executable_path(spec.package, spec.executable)), "--ros-args", "-r", f"__node:={spec.name}"]
     for file in (*parameter_files, own):
         command += ["--params-file", str(file)]

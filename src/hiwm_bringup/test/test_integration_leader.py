@@ -39,9 +39,8 @@ def leading(folder: Path, leader: dict[str, Any], **arbiter: str | float) -> Ite
     rig_file = folder / "rig.yaml"
     rig_file.write_text(yaml.safe_dump(content))
     nodes = {s.name: s for s in arm_nodes(f"rig_file:={rig_file}")}
-    if arbiter:  # by another name, since what config/hiwm.yaml says of a node's name counts for more
-        spec = nodes["arbiter"]
-        nodes["arbiter"] = replace(spec, name="other_arbiter", parameters={**spec.parameters, **arbiter})
+    spec = nodes["arbiter"]
+    nodes["arbiter"] = replace(spec, parameters={**spec.parameters, **arbiter})
     with unique_domain() as domain, graph(list(nodes.values()), domain) as supervisor:
         session = ArmSession(load_rig(rig_file), domain)
         session.until(lambda: supervisor.poll() and session.started, "the arms", START_S)

@@ -23,7 +23,7 @@ from dynamixel_sdk.robotis_def import COMM_RX_CORRUPT, COMM_RX_TIMEOUT, COMM_SUC
 
 from hiwm_rig.dynamixel import control_table as table
 from hiwm_rig.dynamixel.control_table import MODELS, HardwareError, Register, model_name
-from hiwm_rig.dynamixel.port import BusError, NoPortError, PortError, SteadyPort, port_errors
+from hiwm_rig.dynamixel.port import BusError, NoPortError, PortError, PortGoneError, SteadyPort, port_errors
 from hiwm_rig.hardware import Motor
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "GarbledError",
     "NoPortError",
     "PortError",
+    "PortGoneError",
     "Present",
     "RefusedError",
     "WrongServoError",

@@ -20,8 +20,9 @@ from dynamixel_sdk.port_handler import PortHandler
 from hiwm_rig.hardware import EMULATED
 
 _MARGIN_MS = 2.0
-_WRITE_TIMEOUT_S = 0.1
-"""A stalled USB adapter may refuse bytes for ever; nobody may wait for it that long."""
+_WRITE_TIMEOUT_S = 1.0
+"""A stalled USB adapter may refuse bytes for ever; nobody may wait for it that long. It is no shorter because pyserial
+also gives up after a write that went well, where the process was stopped meanwhile."""
 _LATENCIES = 2.0
 """Latency timers that one answer may take: as the SDK reckons."""
 
@@ -38,13 +39,17 @@ class NoPortError(PortError):
     """The serial port is not there: plugging in the adapter cures it."""
 
 
+class PortGoneError(PortError):
+    """The serial port has gone, or has stalled: it may come back."""
+
+
 @contextlib.contextmanager
 def port_errors(name: str) -> Iterator[None]:
     """Whatever a vanishing USB adapter raises, as :class:`PortError`."""
     try:
         yield
     except (termios.error, serial.SerialException, OSError) as error:
-        raise PortError(f"{name}: the port has gone ({error}): plug the USB adapter in again") from error
+        raise PortGoneError(f"{name}: the port has gone ({error}): plug the USB adapter in again") from error
 
 
 class SteadyPort(PortHandler):

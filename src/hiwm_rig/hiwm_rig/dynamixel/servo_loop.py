@@ -17,7 +17,16 @@ from enum import StrEnum
 from typing import Protocol
 
 from hiwm_rig.dynamixel import control_table as table
-from hiwm_rig.dynamixel.bus import AnswerError, Bus, BusError, NoPortError, PortError, Present, RefusedError
+from hiwm_rig.dynamixel.bus import (
+    AnswerError,
+    Bus,
+    BusError,
+    NoPortError,
+    PortError,
+    PortGoneError,
+    Present,
+    RefusedError,
+)
 from hiwm_rig.dynamixel.control_table import HardwareError
 from hiwm_rig.hardware import ServoBus
 
@@ -324,4 +333,4 @@ class ServoLoop:
 
 def _may_heal(error: BusError) -> bool:
     """Whether waiting may help at the start: a port or servos that are not there yet."""
-    return isinstance(error, AnswerError | NoPortError)
+    return isinstance(error, AnswerError | NoPortError | PortGoneError)
