@@ -7,12 +7,14 @@ blocks nothing is ever decoded twice; with fewer, blocks that share a slot take 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import logging
 import mmap
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,9 @@ class FrameCache:
     """Slots for blocks of ``frames_per_block`` frames of ``frame_bytes`` bytes.
 
     A slot's tag names its block and counts its changes. A writer empties the tag, writes, then sets it; a reader whose
-    tag is not the same before and after copying has read nothing. Writers of one slot exclude each other by a lock on
-    the tag's bytes.
+    tag is not the same before and after copying has read nothing. Writers exclude each other by two locks, since each
+    alone has a gap: a record lock (``lockf``) belongs to a process, so two caches of one process both get it; a file
+    lock (``flock``) belongs to an open file, so a forked process has its parent's.
 
     Args:
         path: of the frames; the tags lie beside it. Both are made where they are missing.
@@ -89,8 +92,7 @@ class FrameCache:
         if not self.slots or self._full:
             return
         slot = block % self.slots
-        with self._writing:
-            fcntl.lockf(self._tag_file, fcntl.LOCK_EX, 8, 8 * slot)
+        with self._writing, self._locked(slot):
             try:
                 tag = int(self._tags[slot])
                 if tag & _BLOCK_MASK == block + 1:
@@ -104,8 +106,18 @@ class FrameCache:
                     raise
                 self._full = True
                 log.warning("%s: the disk is full; frames are decoded again each time they are read", self.path)
+
+    @contextlib.contextmanager
+    def _locked(self, slot: int) -> Iterator[None]:
+        fcntl.flock(self._tag_file, fcntl.LOCK_EX)
+        try:
+            fcntl.lockf(self._tag_file, fcntl.LOCK_EX, 8, 8 * slot)
+            try:
+                yield
             finally:
                 fcntl.lockf(self._tag_file, fcntl.LOCK_UN, 8, 8 * slot)
+        finally:
+            fcntl.flock(self._tag_file, fcntl.LOCK_UN)
 
 
 def remove_others(folder: Path, prefix: str, keep: Path) -> None:

@@ -238,7 +238,8 @@ def test_wrong_parameters_are_named(parameters: dict[str, str], message: str) ->
 def test_a_model_of_another_rig_is_refused(model_dir: Path, tmp_path: Path) -> None:
     rig = tmp_path / "other.yaml"
     text = (Path(__import__("hiwm_rig").__file__).parent / "rigs" / "push_t.yaml").read_text()
-    rig.write_text(text.replace("name: waist", "name: hip").replace("width: 128", "width: 96"))
+    text = text.replace("name: waist", "name: hip").replace("joint: waist", "joint: hip")
+    rig.write_text(text.replace("width: 128", "width: 96"))
     with pytest.raises(StartupError, match=r"trained for another rig: joints.*hip.*cameras.*96"):
         start(model=str(model_dir), rig_file=str(rig))
 
