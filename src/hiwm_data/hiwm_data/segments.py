@@ -36,8 +36,8 @@ class Segment:
         episode_id: of the recording; empty where it announces no episodes.
         task: as announced.
         branch_id: of the frames.
-        parent_id: branch that made the snapshot it starts from, -1 for a root. (The event names the branch that was
-            left; the two differ where one snapshot is branched from again and again.)
+        parent_id: branch that made the snapshot it starts from, -1 for a root. (In recordings made before November 2026
+            the event names the branch that was left instead; the frames know better.)
         snapshot_id: snapshot it started from, -1 where the rig has none.
         jump_ns: stamp of the jump that started it; commands before that are forgotten. 0 for a root.
         end_ns: stamp of the event that ended it (None: the recording or a gap did); commands after that are not its.

@@ -188,13 +188,13 @@ class WorldSession:
 
     # --- inside ----------------------------------------------------------------------------------------------------
     def _start_branch(self, snapshot_id: int) -> Moment:
-        now = self.moment
+        _ = self.moment  # raises before the first reset
         try:
             info = self._store.info(snapshot_id)
         except SnapshotStoreError as error:
             raise SessionError(str(error)) from error
         result = self._look(snapshot_id)
-        branch = BranchInfo(self._next_branch, now.branch.id, snapshot_id)
+        branch = BranchInfo(self._next_branch, info.branch_id, snapshot_id)
         self._store.append_branch(branch)
         self._next_branch += 1
         self._moment = Moment(result, info, branch)

@@ -77,7 +77,10 @@ class SnapshotInfo:
 
 @dataclass(frozen=True)
 class BranchInfo:
-    """A branch and the snapshot it starts from; a root branch has parent -1 and starts from its own root."""
+    """A branch and the snapshot it starts from; a root branch has parent -1 and starts from its own root.
+
+    The parent is the branch that made that snapshot, whichever branch was running when it was gone back to.
+    """
 
     id: int
     parent_id: int

@@ -208,7 +208,9 @@ def test_a_rollback_by_steps_starts_a_new_branch(tmp_path: Path, tiny, start) ->
             session.rollback(snapshot_id=9)
         with pytest.raises(SessionError, match="no snapshot 999"):
             session.branch(999)
-        assert session.branch(9).snapshot.step == 9, "branch may go anywhere"
+        away = session.branch(9)
+        assert away.snapshot.step == 9, "branch may go anywhere"
+        assert away.branch.parent_id == 0, "from the branch that made the snapshot, not from the one that was left"
 
 
 def test_bad_requests_leave_the_session_where_it_is(tmp_path: Path, tiny, start) -> None:
