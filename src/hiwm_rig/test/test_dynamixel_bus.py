@@ -124,11 +124,14 @@ def test_a_late_answer_is_not_taken_for_the_next_one(arm: EmulatedArm, emulator:
 def test_a_straggler_of_another_length_is_dropped_even_when_it_comes_inside_the_next_answer(
     arm: EmulatedArm, bus: Bus
 ) -> None:
-    arm.order("late 2 0.06")
-    with pytest.raises(AnswerError):
-        bus.read(2, table.PRESENT_POSITION, attempts=1)
-    arm.order("late 2 0.03")  # the straggler arrives first, then the answer
-    assert bus.read(2, table.PRESENT_TEMPERATURE) == 30
+    for _ in range(5):  # on a busy machine the straggler may come before the next question, which clears it away
+        arm.order("late 2 0.06")
+        with pytest.raises(AnswerError):
+            bus.read(2, table.PRESENT_POSITION, attempts=1)
+        arm.order("late 2 0.03")  # the straggler arrives first, then the answer
+        assert bus.read(2, table.PRESENT_TEMPERATURE) == 30
+        if bus.counters["dropped_packets"]:
+            break
     assert bus.counters["dropped_packets"] + bus.counters["dropped_bytes"] > 0
 
 
