@@ -6,6 +6,7 @@ The nodes are real processes; the servos are emulated, and so is the hand that m
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,9 @@ from hiwm_bringup.paths import project_root
 from hiwm_bringup.probe import Probe
 from hiwm_msgs.msg import ControlState
 from hiwm_msgs.srv import RequestControl
+
+_GRANTED_S = 1.0
+"""After a request was granted, the control state may still tell of the driver before for so long."""
 
 
 def arm_nodes(*words: str, cameras: bool = False) -> list[NodeSpec]:
@@ -144,19 +148,34 @@ class ArmSession:
         self.until(lambda: self.control[-1].leader_fresh and self.control[-1].rig_fresh, "fresh arms", timeout_s)
 
     def ask(self, driver: Driver, timeout_s: float = 20.0) -> None:
-        """Ask the arbiter for a driver, and wait until it drives.
+        """Ask the arbiter for a driver until it drives; again where a stalled machine made it let go on the way.
 
         Raises:
             TimeoutError: it does not.
         """
-        self.healthy(timeout_s)
         request = RequestControl.Request(driver=int(driver), reason="arm session")
-        self.until(
-            lambda: bool(self.probe.call(RequestControl, "/hiwm/request_control", request).success),
-            f"the arbiter grants {driver.name}",
-            timeout_s,
-        )
-        self.drives(driver, timeout_s)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self.healthy(timeout_s)
+            self.until(
+                lambda: bool(self.probe.call(RequestControl, "/hiwm/request_control", request).success),
+                f"the arbiter grants {driver.name}",
+                timeout_s,
+            )
+            if self._drives_or_lets_go(driver, deadline):
+                return
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{driver.name} was granted and let go again for {timeout_s} s")
+
+    def _drives_or_lets_go(self, driver: Driver, deadline: float) -> bool:
+        granted = time.monotonic()
+
+        def decided() -> bool:
+            let_go = self.control[-1].driver == Driver.PAUSED and time.monotonic() > granted + _GRANTED_S
+            return self.control[-1].driver == driver or let_go
+
+        self.until(decided, f"{driver.name} drives", max(_GRANTED_S, deadline - granted))
+        return bool(self.control[-1].driver == driver)
 
     def levels(self, name: str, kind: HardwareKind = HardwareKind.ARM) -> list[int]:
         """Levels of all statuses of an arm or its leader on diagnostics, oldest first."""
