@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from hiwm_rig.contract import load_rig
+from hiwm_rig.files import write_json
 
 from hiwm_bringup.graph import GraphError
 from hiwm_bringup.paths import project_root
@@ -237,10 +238,6 @@ def _judge_soak(figures: Figures) -> int:
 
 
 def _write(figures: Figures, path: Path | None) -> None:
-    text = json.dumps(figures, indent=2)
-    print(text)
+    print(json.dumps(figures, indent=2))
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_json(path, figures)

@@ -6,13 +6,13 @@ It has no logic of its own: every step is a command or a graph that a person can
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+
+from hiwm_rig.files import write_json
 
 from hiwm_bringup.graph import GraphError
 from hiwm_bringup.paths import project_root
@@ -31,12 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train-minutes", type=float, default=4.0, help="training time of the DROID world model")
     parser.add_argument("--train-steps", type=int, default=900, help="optimiser steps of the post-training")
     parser.add_argument("--episodes", type=int, default=40, help="evaluation episodes of each policy")
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    partial = path.with_suffix(".json.partial")
-    partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def _interrupted_by_term() -> None:
@@ -78,6 +72,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_FAILED
     results["wall_seconds"] = round(time.monotonic() - started, 1)
-    _write_json(out / "results.json", results)
+    write_json(out / "results.json", results)
     print(f"\n{summary}\n\nreport:  {out / 'report.html'}\nresults: {out / 'results.json'}")
     return EXIT_OK

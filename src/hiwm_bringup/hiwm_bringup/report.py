@@ -10,6 +10,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 import numpy.typing as npt
+from hiwm_rig.files import write_text
 
 HUMAN_COLOUR, POLICY_COLOUR, BASE_COLOUR, TRUST_COLOUR = "#d1495b", "#30638e", "#8d99ae", "#edae49"
 _MIN_VIDEO_SIDE = 256
@@ -60,9 +61,7 @@ def write_report(report: Report, out: Path) -> Path:
         undefined=jinja2.StrictUndefined,
     )
     path = out / "report.html"
-    partial = path.with_suffix(".html.partial")
-    partial.write_text(environment.get_template("report.html.j2").render(report=report), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, environment.get_template("report.html.j2").render(report=report))
     return path
 
 

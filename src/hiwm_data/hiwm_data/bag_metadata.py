@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hiwm_rig.files import write_text
 
 METADATA_FILE = "metadata.yaml"
 _VERSION = 9
@@ -66,17 +66,7 @@ def write_metadata(
         "ros_distro": "jazzy",
     }
     text = yaml.dump({"rosbag2_bagfile_information": information}, Dumper=_PlainDumper, sort_keys=False)
-    aside = folder / f"{METADATA_FILE}.partial"
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            # Without this a power cut may leave the new name with none of the text.
-            os.fdatasync(file.fileno())
-        aside.replace(folder / METADATA_FILE)
-    except OSError:
-        aside.unlink(missing_ok=True)
-        raise
+    write_text(folder / METADATA_FILE, text)
 
 
 def read_information(folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from hiwm_rig.files import PARTIAL_SUFFIX
 
 from hiwm_data.features import DatasetError
 
@@ -24,20 +25,11 @@ EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.par
 INFO = "meta/info.json"
 STATS = "meta/stats.json"
 TASKS = "meta/tasks.parquet"
-PARTIAL_SUFFIX = ".partial"
 
 
 def chunk_and_file(number: int) -> tuple[int, int]:
     """Chunk and file index of the ``number``-th file of a kind."""
     return divmod(number, CHUNKS_SIZE)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON aside, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + PARTIAL_SUFFIX)
-    aside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    aside.replace(path)
 
 
 def read_json(path: Path) -> Any:

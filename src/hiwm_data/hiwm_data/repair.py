@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from hiwm_rig.files import written_aside
 from mcap.records import Channel, Message, Metadata, Schema
 from tqdm import tqdm
 
@@ -67,16 +68,11 @@ def repair_bag(path: str | Path) -> RepairReport:
 def _repair_file(path: Path, report: RepairReport) -> bool:
     """Write a file again with its index; False where it holds nothing that can be read."""
     scan = FileScan(path, METADATA_RECORD)
-    aside = path.with_name(path.name + ".partial")
-    aside.unlink(missing_ok=True)
     try:
-        _copy(scan, aside)
-    except (McapReadError, RecordingError) as error:
-        aside.unlink(missing_ok=True)
-        if isinstance(error, RecordingError):
-            raise
+        with written_aside(path) as aside:
+            _copy(scan, aside)
+    except McapReadError:
         return False
-    aside.replace(path)
     report.repaired.append(path)
     report.damaged_chunks += scan.damaged
     return True

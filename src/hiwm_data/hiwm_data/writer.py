@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from hiwm_rig.files import write_json
 
 from hiwm_data import layout
 from hiwm_data.features import INDEX_FEATURES, DatasetError, Feature
@@ -273,8 +274,8 @@ def write_meta(
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path)
     layout.write_tasks(root, tasks)
-    layout.write_json(root / layout.STATS, {k: m.to_json() for k, m in stats.items()})
-    layout.write_json(root / layout.INFO, info)
+    write_json(root / layout.STATS, {k: m.to_json() for k, m in stats.items()})
+    write_json(root / layout.INFO, info)
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hiwm_rig.files import write_text
+
 MEASURED = "## Measured"
 
 
@@ -15,7 +17,7 @@ def write_card(directory: Path, title: str, facts: Mapping[str, Any]) -> None:
     """Write README.md with the command that is running now and ``facts``, one per line; measurements come later."""
     command = "./hiwm " + shlex.join(sys.argv[1:])
     lines = [f"# {title}", "", "```", command, "```", "", *(f"- {key}: {value}" for key, value in facts.items()), ""]
-    _write(directory / "README.md", "\n".join(lines))
+    write_text(directory / "README.md", "\n".join(lines))
 
 
 def add_measurement(directory: Path, rig: str, seed: int, result: Mapping[str, Any]) -> None:
@@ -30,10 +32,4 @@ def add_measurement(directory: Path, rig: str, seed: int, result: Mapping[str, A
         f"- {rig} rig, {episodes} episodes, seeds {seed} to {seed + episodes - 1}: "
         f"success {result['success']:.1%}, 95 % interval {low:.1%} to {high:.1%}"
     )
-    _write(path, f"{text.rstrip()}\n{line}\n")
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, f"{text.rstrip()}\n{line}\n")

@@ -1,12 +1,11 @@
-"""Files of a checkpoint: safetensors and JSON, written aside and renamed, so that a kill never leaves half a file."""
+"""Weights of a checkpoint: safetensors, written aside and renamed, so that a kill never leaves half a file."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from hiwm_rig.files import written_aside
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -16,9 +15,8 @@ from hiwm_policy.policy import PolicyError
 
 def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors to ``path``."""
-    partial = path.with_name(path.name + ".partial")
-    save_file(dict(tensors), partial, metadata=dict(metadata or {}))
-    partial.replace(path)
+    with written_aside(path) as partial:
+        save_file(dict(tensors), partial, metadata=dict(metadata or {}))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -33,10 +31,3 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise PolicyError(f"{path}: not a readable safetensors file: {error}") from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write ``value`` as indented JSON."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)

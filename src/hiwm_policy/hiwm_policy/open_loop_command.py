@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hiwm_rig.files import written_aside
 
 from hiwm_policy.checkpoints import write_json
 from hiwm_policy.open_loop import METHODS, OpenLoopResult, open_loop, recordings_of_bags, recordings_of_dataset
@@ -114,7 +115,6 @@ def plot(result: OpenLoopResult, path: Path) -> None:
     grid[0, 0].legend(fontsize=7, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
     grid[-1, 0].set_xlabel(f"control steps of {recorded.name} (red: a person drives)", fontsize=8)
     figure.tight_layout()
-    partial = path.with_name(path.name + ".partial.png")
-    figure.savefig(partial, dpi=120)
+    with written_aside(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")
     plt.close(figure)
-    partial.replace(path)

@@ -15,7 +15,7 @@ import pytest
 from hiwm_bringup.testing import unique_domain
 from hiwm_rig.conformance.main import add_arguments, main, run_checks
 from hiwm_rig.conformance.registry import all_checks, check, select
-from hiwm_rig.conformance.report import line, summary, write_json
+from hiwm_rig.conformance.report import line, summary, write_report
 from hiwm_rig.conformance.session import Session
 from hiwm_rig.conformance.suite import Result, run_suite
 from hiwm_rig.conformance.user import RigUser
@@ -151,7 +151,7 @@ def test_a_rig_that_may_not_be_restarted_has_those_checks_skipped_and_the_report
             results = run_suite(Session(user, SETTINGS), select(["restart_obeys_running_users", "joint_names"]))
         rig.close()
     assert [r.passed for r in results] == [True, None]
-    write_json(results, tmp_path / "r.json", "toy")
+    write_report(results, tmp_path / "r.json", "toy")
     report = json.loads((tmp_path / "r.json").read_text())
     assert [c["name"] for c in report["checks"]] == ["joint_names"]
     assert set(report["checks"][0]) >= {"name", "passed", "expected", "seen"} and report["checks"][0]["measured"]

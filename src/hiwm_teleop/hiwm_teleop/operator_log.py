@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from hiwm_rig.files import write_json
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,5 @@ class OperatorLog:
 
     def write(self, path: str | Path, **extra: Any) -> None:
         """Write summary and events as JSON; written aside, then renamed."""
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
         events = [{"stamp_ns": e.stamp_ns, "kind": e.kind, **e.detail} for e in self.events]
-        partial = target.with_name(target.name + ".partial")
-        partial.write_text(json.dumps({**self.summary(), **extra, "events": events}, indent=1), encoding="utf-8")
-        partial.replace(target)
+        write_json(path, {**self.summary(), **extra, "events": events})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
+
+from hiwm_rig.files import write_json, write_text
 
 EXIT_OK, EXIT_ERROR = 0, 1
 
@@ -136,7 +137,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     from hiwm_data.features import DatasetError
 
     from hiwm_world_model.evaluate import Options, evaluate_world, markdown
-    from hiwm_world_model.interface import ModelError, write_aside
+    from hiwm_world_model.interface import ModelError
     from hiwm_world_model.registry import load_world_model
 
     options = Options(horizons=tuple(args.horizons), split=args.split, max_windows=args.windows)
@@ -145,9 +146,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
     except (ModelError, DatasetError) as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_ERROR
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(args.out, (json.dumps(report, indent=2) + "\n").encode())
+    write_json(args.out, report)
     table = markdown(report)
-    write_aside(args.out.with_suffix(".md"), table.encode())
+    write_text(args.out.with_suffix(".md"), table)
     print(table)
     return EXIT_OK

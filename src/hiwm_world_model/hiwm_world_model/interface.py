@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 import torch
+from hiwm_rig.files import write_json, written_aside
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
@@ -296,8 +296,9 @@ class WorldModel(ABC):
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         config = {"model": self.name, "format": 1, "spec": self.spec.model_dump(mode="json"), "config": self.config()}
-        write_aside(directory / WEIGHTS_FILE, _pack(self.weights()))
-        write_aside(directory / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())
+        with written_aside(directory / WEIGHTS_FILE) as partial:
+            partial.write_bytes(_pack(self.weights()))
+        write_json(directory / CONFIG_FILE, config)
         if self.trust_head is not None:
             self.trust_head.save(directory)
 
@@ -352,13 +353,3 @@ def file_digest(path: str | Path) -> str:
     """First 12 hex digits of a file's SHA-256."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:12]
-
-
-def write_aside(path: Path, data: bytes) -> None:
-    """Write a file beside its place and rename it, so that a reader never sees half of it."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from hiwm_data.dataset import Dataset
+from hiwm_rig.files import written_aside
 
-from hiwm_world_model.interface import Floats, Images, ModelError, write_aside
+from hiwm_world_model.interface import Floats, Images, ModelError
 
 LIBRARY_FILE = "library.npz"
 MAX_STARTS = 64
@@ -84,10 +84,11 @@ class StartLibrary:
 
     def save(self, directory: str | Path) -> None:
         """Write ``library.npz`` into a model directory."""
-        buffer = io.BytesIO()
         arrays: dict[str, np.ndarray] = {"joints": self.joints, "episodes": self.episodes}
-        np.savez_compressed(buffer, allow_pickle=False, **arrays, **{_IMAGE + k: v for k, v in self.images.items()})
-        write_aside(Path(directory) / LIBRARY_FILE, buffer.getvalue())
+        images = {_IMAGE + k: v for k, v in self.images.items()}
+        # A file object: numpy would add .npz to a name that does not end so.
+        with written_aside(Path(directory) / LIBRARY_FILE) as partial, partial.open("wb") as stream:
+            np.savez_compressed(stream, allow_pickle=False, **arrays, **images)
 
     @classmethod
     def load(cls, directory: str | Path) -> StartLibrary:

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from hiwm_data.dataset import Dataset, Episode
+from hiwm_rig.files import written_aside
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as tensors_to_bytes
+from safetensors.torch import save_file
 from tqdm import tqdm
 
 from hiwm_world_model.fidelity import auroc, calibration_error, worst_block
@@ -79,10 +80,9 @@ class TrustHead:
 
     def save(self, directory: Path) -> None:
         """Write ``trust.safetensors`` into a model directory."""
-        from hiwm_world_model.interface import write_aside
-
         metadata = {"report": json.dumps(asdict(self.report))}
-        write_aside(directory / TRUST_FILE, tensors_to_bytes({k: getattr(self, k) for k in _FIELDS}, metadata))
+        with written_aside(directory / TRUST_FILE) as partial:
+            save_file({k: getattr(self, k) for k in _FIELDS}, partial, metadata)
 
     @classmethod
     def load_if_present(cls, directory: Path) -> TrustHead | None:

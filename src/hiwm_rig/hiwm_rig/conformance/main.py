@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hiwm_rig.conformance.registry import all_checks, select
-from hiwm_rig.conformance.report import Printer, ReportFileError, require_writable, summary, write_json
+from hiwm_rig.conformance.report import Printer, ReportFileError, require_writable, summary, write_report
 from hiwm_rig.conformance.session import Session
 from hiwm_rig.conformance.settings import Settings
 from hiwm_rig.conformance.suite import run_suite
@@ -124,7 +124,7 @@ def run_checks(
         results = run_suite(session, checks, Printer([c.name for c in checks], sys.stdout))
     print(f"\n{label}: {summary(results)}")
     if args.json is not None:
-        write_json(results, args.json, label)
+        write_report(results, args.json, label)
     return EXIT_OK if all(r.passed is not False for r in results) else EXIT_FAILED
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 from hiwm_rig.conformance.suite import Result
+from hiwm_rig.files import write_json
 
 _MARKS = {True: "ok  ", False: "FAIL", None: "skip"}
 _COLOURS = {True: "32", False: "31", None: "33"}
@@ -82,7 +82,7 @@ def summary(results: Sequence[Result]) -> str:
     return text + (f"; failed: {', '.join(failed)}" if failed else "")
 
 
-def write_json(results: Sequence[Result], path: Path, rig: str) -> None:
+def write_report(results: Sequence[Result], path: Path, rig: str) -> None:
     """Write the results.
 
     ``checks`` holds what ran: name, passed, topic, expected, seen, seconds, and ``measured``: false where the rig did
@@ -103,7 +103,4 @@ def write_json(results: Sequence[Result], path: Path, rig: str) -> None:
     ]
     skipped = [{"name": r.name, "reason": r.seen} for r in results if r.passed is None]
     report = {"rig": rig, "passed": all(r["passed"] for r in ran) and bool(ran), "checks": ran, "skipped": skipped}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(path, report)

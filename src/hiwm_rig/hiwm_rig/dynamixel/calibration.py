@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,10 +115,3 @@ def apply(text: str, source: str, arm: str, part: str, calibration: Calibration)
     assert bus is not None
     MotorMap(bus.motors, calibrated.arms[index].joints)  # raises where it does not fit
     return new, calibrated
-
-
-def write(text: str, path: Path) -> None:
-    """Write a rig file, as a whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)

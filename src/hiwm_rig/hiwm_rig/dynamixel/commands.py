@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from hiwm_rig.contract import Arm, RigFileError, load_rig
+from hiwm_rig.files import write_text
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 _PARTS = ("follower", "leader")
@@ -131,7 +132,7 @@ def _calibrate(args: argparse.Namespace, arm: Arm) -> int:
         travel = calibration.record_travel(bus, lambda: not asking.is_alive())
         measured = calibration.judge(bus, zero, travel)
     text, _ = calibration.apply(_text(args.rig_file), str(args.rig_file), arm.name, args.part, measured)
-    calibration.write(text, args.out)
+    write_text(args.out, text)
     for motor, offset, (low, high) in zip(config.motors, zero, measured.limits, strict=True):
         print(f"  {motor.joint:<14} zero {offset:5d}   limits {low:5d} .. {high:5d}")
     print(f"written: {args.out}; use it with rig_file:={args.out}")

@@ -5,7 +5,6 @@ This is what ``hiwm demo --droid`` runs before it starts the node graph. Nothing
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ import numpy.typing as npt
 from hiwm_data.dataset import ACTION, STATE, Dataset, DatasetError
 from hiwm_data.droid import import_droid
 from hiwm_rig.contract import Rig, load_rig
+from hiwm_rig.files import write_json, write_text
 
 from hiwm_world_model.general.card import CARD_FILE, card
 from hiwm_world_model.general.open_loop import describe, open_loop_errors
 from hiwm_world_model.general.training import train
-from hiwm_world_model.interface import ModelError, TrainOptions, write_aside
+from hiwm_world_model.interface import ModelError, TrainOptions
 from hiwm_world_model.library import StartLibrary
 from hiwm_world_model.registry import load_world_model
 from hiwm_world_model.rollouts import held_out
@@ -62,7 +62,7 @@ class LeaderMotion:
             "start": self.start,
             "episode": self.episode,
         }
-        write_aside(path, (json.dumps(values) + "\n").encode())
+        write_json(path, values)
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,8 @@ def prepare_world(
         log.warning("no trust head: %s", error)
     evaluation = open_loop_errors(model, recorded, HORIZONS)
     evaluation["train_seconds"] = round(seconds, 1)
-    write_aside(out / EVALUATION_FILE, (json.dumps(evaluation, indent=2) + "\n").encode())
-    write_aside(directory / CARD_FILE, card(directory, describe(evaluation)).encode())
+    write_json(out / EVALUATION_FILE, evaluation)
+    write_text(directory / CARD_FILE, card(directory, describe(evaluation)))
     return Preparation(dataset, directory, out / LEADER_FILE, motion.start, evaluation)
 
 

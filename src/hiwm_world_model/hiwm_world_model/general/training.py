@@ -17,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from hiwm_rig.contract import Rig, load_rig
+from hiwm_rig.files import write_json, write_text, written_aside
 from pydantic import BaseModel, ValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -37,7 +38,7 @@ from hiwm_world_model.general.objectives import (
     set_backgrounds,
 )
 from hiwm_world_model.general.worlds import GeneralNets, grow
-from hiwm_world_model.interface import CameraSpec, ModelError, ModelSpec, TrainOptions, write_aside
+from hiwm_world_model.interface import CameraSpec, ModelError, ModelSpec, TrainOptions
 from hiwm_world_model.nets import FitOptions, Objective, fit
 from hiwm_world_model.nets.fit import Sampler, make_accelerator
 
@@ -148,7 +149,7 @@ class Trainer:
         settings["training"] = self.settings.model_dump(mode="json")
         text = json.dumps({**settings, "seed": self.options.seed}, indent=2)
         if not path.exists():
-            write_aside(path, text.encode())
+            write_text(path, text)
         elif path.read_text() != text:
             raise ModelError(
                 f"{path}: an unfinished or finished run with other settings; give another directory or do not resume"
@@ -294,9 +295,8 @@ class Trainer:
         self.nets.cpu().eval()
         log.info("%s: %d steps in %.0f s", stage.name, options.steps, time.monotonic() - began)
         if self.accelerator.is_main_process:
-            partial = result.with_suffix(".tmp")
-            save_file({k: v.contiguous() for k, v in self.nets.state_dict().items()}, partial)
-            partial.replace(result)
+            with written_aside(result) as partial:
+                save_file({k: v.contiguous() for k, v in self.nets.state_dict().items()}, partial)
             checkpoint.unlink(missing_ok=True)
         self.accelerator.wait_for_everyone()
 
@@ -311,7 +311,7 @@ class Trainer:
         if stage.name not in plan and self.accelerator.is_main_process:
             seconds = self.settings.minutes * 60 * stage.share
             plan[stage.name] = max(LEAST_STEPS.get(stage.name, 20), int(seconds / time_step(stage, self.options)))
-            write_aside(path, json.dumps(plan).encode())
+            write_json(path, plan)
         self.accelerator.wait_for_everyone()
         return int(json.loads(path.read_text())[stage.name])
 
@@ -369,5 +369,5 @@ def train(options: TrainOptions) -> GeneralWorldModel:
         "training": training.model_dump(),
         "wall_seconds": round(time.monotonic() - began, 1),
     }
-    write_aside(options.out / "training.json", (json.dumps(facts, indent=2) + "\n").encode())
+    write_json(options.out / "training.json", facts)
     return model

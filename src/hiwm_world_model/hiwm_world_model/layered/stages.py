@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accelerate import Accelerator
+from hiwm_rig.files import written_aside
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -41,11 +42,9 @@ class Run:
             tensors, notes = compute()
             spent = {"wall_s": f"{time.monotonic() - wall:.1f}", "cpu_s": f"{time.process_time() - cpu:.1f}"}
             if self.accelerator.is_main_process:
-                self.directory.mkdir(parents=True, exist_ok=True)
-                aside = path.with_suffix(".partial")
                 packed = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-                save_file(packed, str(aside), metadata={**notes, **spent})
-                aside.replace(path)
+                with written_aside(path) as partial:
+                    save_file(packed, partial, metadata={**notes, **spent})
                 self._announce(name, {**notes, **spent})
             self.accelerator.wait_for_everyone()
         with safe_open(str(path), "pt") as stored:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
+from hiwm_rig.files import written_aside
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
@@ -93,10 +94,8 @@ def _save_progress(path: Path, step: int, module: nn.Module, average: _Average, 
     tensors |= {f"average.{k}": v for k, v in average.module.state_dict().items()}
     tensors |= _optimiser_tensors(optimiser)
     tensors["step"] = torch.tensor(step)
-    aside = path.with_suffix(".tmp")
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, str(aside))
-    aside.replace(path)
+    with written_aside(path) as partial:
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, partial)
 
 
 def _load_progress(path: Path, module: nn.Module, average: _Average, optimiser: Any) -> int:
