@@ -17,9 +17,10 @@ from hiwm_data.align import Event
 from hiwm_data.bag_reader import BagMessage
 from hiwm_data.convert import convert_bags
 from hiwm_data.dataset import Dataset, merge_datasets
-from hiwm_data.messages import NS, Messages
+from hiwm_data.messages import Messages
 from hiwm_data.segments import EventType
 from hiwm_data.testing import write_bag
+from hiwm_rig.codecs import NS_PER_S
 from hiwm_rig.contract import Rig, load_rig
 from hiwm_rig.types import Driver, Outcome
 
@@ -61,8 +62,8 @@ def measure_reading(options: BenchOptions) -> Figures:
 def recording(rig: Rig) -> Iterator[BagMessage]:
     """Episodes of a rig with one arm, driven by a person; a square moves over a gradient in every camera."""
     messages = Messages(rig)
-    period = round(rig.period_s * NS)
-    home, stamp = np.array(rig.home), 1000 * NS
+    period = round(rig.period_s * NS_PER_S)
+    home, stamp = np.array(rig.home), 1000 * NS_PER_S
     for number in range(_BAG_EPISODES):
         begin = Event(stamp - period // 2, EventType.BEGIN, f"episode {number}", rig.task, 0, -1, -1, Outcome.UNKNOWN)
         yield messages.event(begin)

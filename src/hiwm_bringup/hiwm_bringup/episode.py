@@ -6,8 +6,10 @@ import argparse
 import os
 import sys
 
+from hiwm_rig.types import Outcome
+
 EXIT_OK, EXIT_FAILED = 0, 1
-_OUTCOMES = {"success": 1, "failure": 2, "discard": 3}
+_OUTCOMES = {o.name.lower(): o for o in Outcome if o is not Outcome.UNKNOWN}
 _WAIT_S = 10.0
 
 

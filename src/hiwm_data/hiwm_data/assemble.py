@@ -19,7 +19,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from hiwm_data import layout
-from hiwm_data.features import IMAGE_PREFIX, DatasetError
+from hiwm_data.features import DatasetError
 from hiwm_data.reader import Dataset
 from hiwm_data.stats import Moments, merge_all
 from hiwm_data.video import VideoOptions, VideoSink, VideoSpan
@@ -192,11 +192,10 @@ class _Assembly:
             lengths = [int(rows[i]["length"]) for i in taken]
             if len(taken) == len(inside):
                 _take(source, target, part.link)
-            elif cut_file(source, target, fps, list(zip(firsts, lengths, strict=True))):
-                firsts = [0, *np.cumsum(lengths)[:-1].tolist()]
             else:
+                if not cut_file(source, target, fps, list(zip(firsts, lengths, strict=True))):
+                    self._encode(part, key, taken, target)
                 firsts = [0, *np.cumsum(lengths)[:-1].tolist()]
-                self._encode(part, key, taken, target)
             for i, first, length in zip(taken, firsts, lengths, strict=True):
                 spans[i] = VideoSpan(*place, first / fps, (first + length) / fps)
         return spans
@@ -206,7 +205,7 @@ class _Assembly:
         dataset = part.dataset
         options = VideoOptions(file_mb=float("inf"))
         sink = VideoSink(self._root / "encode", key, dataset.features[key].shape, dataset.fps, options)
-        frames = dataset.images(key.removeprefix(IMAGE_PREFIX))
+        frames = dataset.images(key)
         for episode in episodes:
             sink.add(frames[dataset.episode_slice(episode)])
         sink.close()

@@ -77,12 +77,13 @@ def bag_trees(bag: Bag, rig: Rig | None = None) -> tuple[list[EpisodeTree], Coun
     streams = read_streams(bag, rig, lambda camera, image: None)
     segments = recorded_segments(str(bag.path), streams, max_dropped=float("inf"), counters=counters, discarded=True)
     trees: dict[str, EpisodeTree] = {}
+    starts_ns: dict[str, int] = {}
     for segment in segments:
         tree = trees.setdefault(segment.episode_id, EpisodeTree(segment.episode_id, segment.task))
         _add(tree, segment, streams)
-        first = next(s for s in segments if s.episode_id == segment.episode_id)
+        start_ns = starts_ns.setdefault(segment.episode_id, segment.frames[0].stamp_ns)
         tree.outcome = segment.outcome.name.lower()
-        tree.seconds = (segment.frames[-1].stamp_ns - first.frames[0].stamp_ns) / NS_PER_S
+        tree.seconds = (segment.frames[-1].stamp_ns - start_ns) / NS_PER_S
     return list(trees.values()), +counters
 
 

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from hiwm_rig.codecs import NS_PER_S
 from hiwm_rig.contract import Rig, load_rig
 from hiwm_rig.types import Driver, Outcome
 from tqdm import tqdm
@@ -22,12 +23,12 @@ from hiwm_data.bag_writer import BagWriter
 from hiwm_data.definitions import find_definition
 from hiwm_data.droid import RAW_PER_FRAME, DroidEpisode, find_annotations, read_episode
 from hiwm_data.features import DatasetError
-from hiwm_data.messages import NS, Messages
+from hiwm_data.messages import Messages
 from hiwm_data.recorder import recording_metadata
 from hiwm_data.segments import EventType
 from hiwm_data.topics import rig_topics
 
-_START_NS = NS
+_START_NS = NS_PER_S
 
 
 def export_droid_bags(source: str | Path, out: str | Path, *, rig: Rig | None = None) -> list[Path]:
@@ -81,7 +82,7 @@ def _write(path: Path, rig: Rig, episode: DroidEpisode, source: str) -> None:
 def _messages(rig: Rig, episode: DroidEpisode, name: str) -> Iterator[BagMessage]:
     """What a running rig, its leader and the arbiter would have published."""
     messages = Messages(rig)
-    period = round(rig.period_s * NS)
+    period = round(rig.period_s * NS_PER_S)
 
     def event(kind: EventType, stamp: int, outcome: Outcome) -> BagMessage:
         return messages.event(Event(stamp, kind, name, episode.task, 0, -1, -1, outcome))

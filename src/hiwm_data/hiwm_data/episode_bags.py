@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hiwm_rig.codecs import NS_PER_S
 from hiwm_rig.types import Outcome
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -16,9 +17,9 @@ from hiwm_data.definitions import find_definition
 from hiwm_data.segments import EventType
 from hiwm_data.topics import EPISODE_EVENT, TopicSpec
 
-_PRE_ROLL_NS = 1_000_000_000
+_PRE_ROLL_NS = NS_PER_S
 """Kept from before an episode's begin: the commands and states that are in force in its first frame."""
-_POST_ROLL_NS = 500_000_000
+_POST_ROLL_NS = NS_PER_S // 2
 """Recorded after its end: messages of other topics that were under way."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from hiwm_rig.codecs import NS_PER_S
 from hiwm_rig.contract import Camera, Rig
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -15,8 +16,6 @@ from hiwm_data.align import Event
 from hiwm_data.bag_reader import BagMessage
 from hiwm_data.definitions import find_definition
 from hiwm_data.topics import CONTROL_STATE, EPISODE_EVENT, IMAGE, JOINT_STATE, JOINT_TRAJECTORY, WORLD_STATE
-
-NS = 1_000_000_000
 
 
 class Messages:
@@ -63,13 +62,14 @@ class Messages:
         """One single-point command to the first arm."""
         arm = self.rig.arms[0]
         empty = np.zeros(0)
+        period = self._new("builtin_interfaces/msg/Duration", sec=0, nanosec=round(self.rig.period_s * NS_PER_S))
         point = self._new(
             "trajectory_msgs/msg/JointTrajectoryPoint",
             positions=np.asarray(positions, dtype=np.float64),
             velocities=empty,
             accelerations=empty,
             effort=empty,
-            time_from_start=self._new("builtin_interfaces/msg/Duration", sec=0, nanosec=round(self.rig.period_s * NS)),
+            time_from_start=period,
         )
         header = self._header(stamp_ns)
         message = self._new(JOINT_TRAJECTORY, header=header, joint_names=list(arm.joint_names), points=[point])
@@ -124,7 +124,7 @@ class Messages:
         return self.bytes(self.rig.topics.episode, message, event.stamp_ns)
 
     def _header(self, stamp_ns: int, frame_id: str = "") -> Any:
-        stamp = self._new("builtin_interfaces/msg/Time", sec=stamp_ns // NS, nanosec=stamp_ns % NS)
+        stamp = self._new("builtin_interfaces/msg/Time", sec=stamp_ns // NS_PER_S, nanosec=stamp_ns % NS_PER_S)
         return self._new("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
 
     def _new(self, kind: str, **fields: Any) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from hiwm_rig.codecs import NS_PER_S
 from hiwm_rig.contract import Rig
 from hiwm_rig.types import Driver, Outcome
 
@@ -13,12 +14,12 @@ from hiwm_data.align import Event
 from hiwm_data.bag_reader import BagMessage
 from hiwm_data.bag_writer import BagFormat, BagWriter
 from hiwm_data.definitions import find_definition
-from hiwm_data.messages import NS, Messages
+from hiwm_data.messages import Messages
 from hiwm_data.recorder import recording_metadata
 from hiwm_data.segments import EventType
 from hiwm_data.topics import rig_topics
 
-__all__ = ["NS", "Messages", "recorded_session", "write_bag"]
+__all__ = ["Messages", "recorded_session", "write_bag"]
 
 
 def write_bag(path: Path, rig: Rig, messages: Iterable[BagMessage], form: BagFormat | None = None) -> Path:
@@ -32,7 +33,7 @@ def write_bag(path: Path, rig: Rig, messages: Iterable[BagMessage], form: BagFor
     return path
 
 
-def recorded_session(rig: Rig, ticks: int = 8, start_ns: int = 1000 * NS) -> list[BagMessage]:
+def recorded_session(rig: Rig, ticks: int = 8, start_ns: int = 1000 * NS_PER_S) -> list[BagMessage]:
     """One episode on a world rig, as its nodes publish it.
 
     The policy fails on branch 1; a person takes over on branch 2, from step 2 of it; on branch 3, from the same state,
@@ -44,7 +45,7 @@ def recorded_session(rig: Rig, ticks: int = 8, start_ns: int = 1000 * NS) -> lis
         start_ns: stamp of the first frame.
     """
     messages = Messages(rig)
-    period = round(rig.period_s * NS)
+    period = round(rig.period_s * NS_PER_S)
     rng = np.random.default_rng(0)
     home, stamp = np.array(rig.home), start_ns
 

@@ -16,8 +16,9 @@ from hiwm_data.dataset import Dataset
 from hiwm_data.recorder import Recorder, RecorderOptions, RecordingError
 from hiwm_data.repair import repair_bag
 from hiwm_data.segments import EventType
-from hiwm_data.testing import NS, Messages, write_bag
+from hiwm_data.testing import Messages, write_bag
 from hiwm_data.topics import rig_topics
+from hiwm_rig.codecs import NS_PER_S
 from hiwm_rig.contract import load_rig
 from hiwm_rig.types import Outcome
 
@@ -27,8 +28,8 @@ RIG = load_rig("push_t")
 CAMERA = RIG.cameras[0]
 ARM = RIG.arms[0]
 MESSAGES = Messages(RIG)
-PERIOD = NS // 10
-START = 1000 * NS
+PERIOD = NS_PER_S // 10
+START = 1000 * NS_PER_S
 
 
 def at(tick: float) -> int:

@@ -18,8 +18,9 @@ from hiwm_data.definitions import find_definition
 from hiwm_data.recorder import Recorder, RecorderOptions, recording_metadata
 from hiwm_data.repair import repair_bag
 from hiwm_data.segments import EventType
-from hiwm_data.testing import NS, Messages, write_bag
+from hiwm_data.testing import Messages, write_bag
 from hiwm_data.topics import rig_topics
+from hiwm_rig.codecs import NS_PER_S
 from hiwm_rig.contract import load_rig
 from hiwm_rig.types import Outcome
 from mcap.reader import make_reader
@@ -29,8 +30,8 @@ from rosbags.rosbag2 import Reader
 RIG = load_rig("push_t")
 CAMERA = RIG.cameras[0]
 MESSAGES = Messages(RIG)
-PERIOD = NS // 10
-START = 1000 * NS
+PERIOD = NS_PER_S // 10
+START = 1000 * NS_PER_S
 
 
 def images(count: int) -> list[BagMessage]:

@@ -15,7 +15,8 @@ from hiwm_data.bag_tree import bag_trees
 from hiwm_data.convert import ConvertOptions, aligned_frames, convert_bags
 from hiwm_data.dataset import Dataset
 from hiwm_data.segments import EventType
-from hiwm_data.testing import NS, Messages, write_bag
+from hiwm_data.testing import Messages, write_bag
+from hiwm_rig.codecs import NS_PER_S
 from hiwm_rig.contract import load_rig
 from hiwm_rig.types import Driver, Outcome
 
@@ -23,8 +24,8 @@ from hiwm_bringup import cli
 
 RIG = load_rig("push_t")
 MESSAGES = Messages(RIG)
-PERIOD = NS // 10
-START = 1000 * NS
+PERIOD = NS_PER_S // 10
+START = 1000 * NS_PER_S
 
 
 def at(tick: float) -> int:

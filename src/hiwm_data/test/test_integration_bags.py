@@ -15,9 +15,9 @@ from hiwm_data.align import RigStreams
 from hiwm_data.bag_reader import Bag, find_bags
 from hiwm_data.convert import ConvertOptions, convert_bags, recorded_segments, segment_columns
 from hiwm_data.dataset import Dataset
-from hiwm_data.testing import NS, Messages, recorded_session, write_bag
+from hiwm_data.testing import Messages, recorded_session, write_bag
 from hiwm_data.topics import rig_topics
-from hiwm_rig.codecs import array_to_image, sample_to_joint_state, stamp_to_ns
+from hiwm_rig.codecs import NS_PER_S, array_to_image, sample_to_joint_state, stamp_to_ns
 from hiwm_rig.contract import load_rig
 
 pytest.importorskip("rclpy", reason="needs ROS 2")
@@ -162,12 +162,12 @@ def test_a_recorder_killed_by_kill_9_leaves_a_bag_that_repairs_to_its_last_secon
     report = repair_bag(bag)
     summary = Bag(bag).summary()
     assert summary.complete and report.messages > 30
-    assert last_ns - summary.end_ns < NS
+    assert last_ns - summary.end_ns < NS_PER_S
 
 
 def test_a_replay_seeks_pauses_and_loops_under_a_clock_that_never_runs_backwards(tmp_path):
     messages = Messages(RIG)
-    frames = [messages.image(CAMERA, i, 1000 * NS + i * NS // 20) for i in range(61)]
+    frames = [messages.image(CAMERA, i, 1000 * NS_PER_S + i * NS_PER_S // 20) for i in range(61)]
     bag = write_bag(tmp_path / "bag", RIG, frames)
     with unique_domain() as domain, Probe(domain) as probe:
         images = probe.listen(Image, CAMERA.image_topic, 50)
@@ -192,7 +192,7 @@ def test_a_replay_seeks_pauses_and_loops_under_a_clock_that_never_runs_backwards
     assert all(b >= a for a, b in pairwise(shown))
     stamps = [stamp_to_ns(m.header.stamp) for m in images]
     assert all(b > a for a, b in pairwise(stamps[held:]))
-    assert stamps[0] == 1000 * NS
+    assert stamps[0] == 1000 * NS_PER_S
 
 
 def test_a_policy_runs_against_a_replay_as_against_a_rig(tmp_path):

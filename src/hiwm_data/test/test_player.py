@@ -10,16 +10,16 @@ from hiwm_data.align import Event
 from hiwm_data.bag_reader import Bag
 from hiwm_data.player import Player, PlayerOptions, ReplayTime, read_stamp, rig_output, with_stamp
 from hiwm_data.segments import EventType
-from hiwm_data.testing import NS, Messages, write_bag
-from hiwm_rig.codecs import stamp_to_ns
+from hiwm_data.testing import Messages, write_bag
+from hiwm_rig.codecs import NS_PER_S, stamp_to_ns
 from hiwm_rig.contract import load_rig
 from hiwm_rig.types import Outcome
 
 RIG = load_rig("push_t")
 CAMERA = RIG.cameras[0]
 MESSAGES = Messages(RIG)
-PERIOD = NS // 10
-START = 1000 * NS
+PERIOD = NS_PER_S // 10
+START = 1000 * NS_PER_S
 LATE = 1 << 40
 """Nanoseconds: when the replay begins, on the player's clock."""
 
@@ -28,9 +28,9 @@ LATE = 1 << 40
 def bag(tmp_path: Path) -> Bag:
     """Ten seconds: frames every 0.1 s, an episode from 2 s on with a branch at 6 s."""
     messages = [MESSAGES.image(CAMERA, i, START + i * PERIOD) for i in range(101)]
-    begin = Event(START + 2 * NS + 1, EventType.BEGIN, "e", "push", 0, -1, -1, Outcome.UNKNOWN)
-    branch = Event(START + 6 * NS + 1, EventType.BRANCH, "e", "push", 1, 0, 3, Outcome.FAILURE)
-    end = Event(START + 9 * NS + 1, EventType.END, "e", "push", 1, 0, 3, Outcome.SUCCESS)
+    begin = Event(START + 2 * NS_PER_S + 1, EventType.BEGIN, "e", "push", 0, -1, -1, Outcome.UNKNOWN)
+    branch = Event(START + 6 * NS_PER_S + 1, EventType.BRANCH, "e", "push", 1, 0, 3, Outcome.FAILURE)
+    end = Event(START + 9 * NS_PER_S + 1, EventType.END, "e", "push", 1, 0, 3, Outcome.SUCCESS)
     messages += [MESSAGES.event(e) for e in (begin, branch, end)]
     return Bag(write_bag(tmp_path / "bag", RIG, sorted(messages, key=lambda m: m.log_ns)))
 
@@ -55,7 +55,7 @@ def test_messages_come_at_their_own_pace_and_at_any_rate(bag):
     assert values(bag, slow.due(LATE)) == [0]
     assert values(bag, slow.due(LATE + 3 * PERIOD)) == [1, 2, 3]
     assert values(bag, player(bag, rate=2.0).due(LATE + 3 * PERIOD)) == list(range(7))
-    assert len(slow.due(LATE + 11 * NS)) == 97 and slow.finished
+    assert len(slow.due(LATE + 11 * NS_PER_S)) == 97 and slow.finished
 
 
 def test_recorded_stamps_are_kept_unless_asked(bag):
@@ -67,10 +67,10 @@ def test_stamps_moved_to_now_are_those_of_a_rig_that_runs_now(bag, rate):
     played = player(bag, rate=rate, time=ReplayTime.NOW)
     assert stamps(bag, played.due(LATE + 2 * PERIOD))[:3] == [LATE + round(i * PERIOD / rate) for i in range(3)]
     played.pause(True, LATE + 2 * PERIOD)
-    assert played.due(LATE + 5 * NS) == []
-    played.pause(False, LATE + 5 * NS)
-    after = stamps(bag, played.due(LATE + 5 * NS + round(PERIOD / rate)))
-    assert after == [LATE + 5 * NS + round(PERIOD / rate)]
+    assert played.due(LATE + 5 * NS_PER_S) == []
+    played.pause(False, LATE + 5 * NS_PER_S)
+    after = stamps(bag, played.due(LATE + 5 * NS_PER_S + round(PERIOD / rate)))
+    assert after == [LATE + 5 * NS_PER_S + round(PERIOD / rate)]
 
 
 def test_seek_goes_to_a_time_forwards_and_backwards(bag):
@@ -130,8 +130,8 @@ def test_a_rate_that_leads_nowhere_is_refused(bag):
 
 def test_only_the_stamp_of_a_message_is_touched(bag):
     message = next(bag.messages([CAMERA.image_topic]))
-    moved = message._replace(data=with_stamp(message.data, 77 * NS + 5))
-    assert read_stamp(moved.data) == 77 * NS + 5 and len(moved.data) == len(message.data)
+    moved = message._replace(data=with_stamp(message.data, 77 * NS_PER_S + 5))
+    assert read_stamp(moved.data) == 77 * NS_PER_S + 5 and len(moved.data) == len(message.data)
     before, after = bag.decode(message), bag.decode(moved)
     assert after.header.frame_id == before.header.frame_id and (after.data == before.data).all()
 

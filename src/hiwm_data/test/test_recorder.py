@@ -18,8 +18,9 @@ from hiwm_data.bag_writer import RecordingError
 from hiwm_data.definitions import DefinitionError, find_definition
 from hiwm_data.recorder import Recorder, RecorderOptions, checkpoint_id, recording_metadata
 from hiwm_data.repair import repair_bag
-from hiwm_data.testing import NS, Messages, write_bag
+from hiwm_data.testing import Messages, write_bag
 from hiwm_data.topics import IMAGE, TopicSpec, rig_topics
+from hiwm_rig.codecs import NS_PER_S
 from hiwm_rig.contract import load_rig, parse_rig
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
@@ -32,7 +33,7 @@ FAST = RecorderOptions(flush_s=0.05, min_free_mb=0)
 
 def images(count: int, start: int = 0):
     messages = Messages(RIG)
-    return [messages.image(CAMERA, i % 256, (100 + i) * NS // 10) for i in range(start, start + count)]
+    return [messages.image(CAMERA, i % 256, (100 + i) * NS_PER_S // 10) for i in range(start, start + count)]
 
 
 def record(path: Path, messages, options: RecorderOptions = FAST, **more) -> Recorder:
@@ -94,7 +95,7 @@ def test_kill_9_loses_at_most_a_second_and_the_rest_is_readable(tmp_path):
         assert process.stdout is not None
         first = int(process.stdout.readline())
         stamps = [first]
-        while stamps[-1] - first < 2 * NS:
+        while stamps[-1] - first < 2 * NS_PER_S:
             stamps.append(int(process.stdout.readline()))
         process.send_signal(signal.SIGKILL)
         stamps += [int(line) for line in process.stdout.read().split()]
@@ -102,7 +103,7 @@ def test_kill_9_loses_at_most_a_second_and_the_rest_is_readable(tmp_path):
     read = [m.log_ns for m in bag.messages()]
     assert not bag.complete
     assert read == stamps[: len(read)], "what was read is a gapless beginning of what was recorded"
-    assert stamps[-1] - read[-1] < 1.0 * NS
+    assert stamps[-1] - read[-1] < 1.0 * NS_PER_S
     assert yaml.safe_load((path / "metadata.yaml").read_text())["rosbag2_bagfile_information"]["message_count"] > 0
     report = repair_bag(path)
     assert report.messages == len(read) and [f.name for f in report.repaired] == ["bag_0.mcap"]

@@ -12,6 +12,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from trajectory_msgs.msg import JointTrajectory
 
+from hiwm_rig.codecs import stamp_to_ns
 from hiwm_rig.conformance.evidence import Frame, Info, State, frame_of, info_of, state_of
 from hiwm_rig.contract import Rig
 from hiwm_rig.participant import Probe
@@ -98,7 +99,7 @@ class RigUser:
             self.foreign_commands[arm] += 1
 
     def _on_diagnostics(self, msg: DiagnosticArray) -> None:
-        stamp = msg.header.stamp.sec * 1_000_000_000 + msg.header.stamp.nanosec
+        stamp = stamp_to_ns(msg.header.stamp)
         for s in msg.status:
             level = s.level[0] if isinstance(s.level, bytes) else int(s.level)
             values = {v.key: v.value for v in s.values}

@@ -150,18 +150,15 @@ class Follower:
     def attach(self, bus: Bus) -> None:
         """See :class:`~hiwm_rig.dynamixel.servo_loop.Part`."""
         self._refuse_timed_profiles(bus)
-        present = bus.present()
-        lowest, highest = self._fence(present)
         unit = np.abs(self.map.velocities(np.ones(len(bus.ids))))
         profile = np.ceil(_PROFILE_MARGIN * self._max_velocity / unit).astype(np.int64)
         settings = {
-            table.MIN_POSITION: lowest.tolist(),
-            table.MAX_POSITION: highest.tolist(),
             table.PROFILE_VELOCITY: profile.tolist(),
             table.PROFILE_ACCELERATION: [0] * len(bus.ids),
         }
         configure(bus, OperatingMode.POSITION, settings)
-        self._switch_torque(bus, present)
+        self._torque = False  # as far as known: the servos may be others, or have lost their power
+        self._switch_torque(bus, bus.present())
 
     def step(self, bus: Bus, present: Present, dt_s: float) -> None:
         """See :class:`~hiwm_rig.dynamixel.servo_loop.Part`."""

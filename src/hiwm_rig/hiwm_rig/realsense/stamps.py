@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from hiwm_rig.codecs import NS_PER_S
+
 NS_PER_MS = 1_000_000
 _DRIFT = 100e-6
 """How fast two quartz clocks may drift apart; the offset between them may grow by this share of time."""
-_JUMP_NS = 1_000_000_000
-_HOST_AGE_NS = 500_000_000
+_JUMP_NS = NS_PER_S
+_HOST_AGE_NS = NS_PER_S // 2
 """A stamp this near before its arrival comes from a clock that librealsense has synchronised to the host's."""
 
 
