@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,15 +13,15 @@ from typing import Any
 from hiwm_rig.codecs import CodecError, sample_to_joint_state, trajectory_to_chunk
 from hiwm_rig.commands import Reason
 from hiwm_rig.contract import Arm
+from hiwm_rig.dynamixel.arm_loops import ArmLoops, Condition, RunningArm
 from hiwm_rig.dynamixel.bus import Bus, BusError
 from hiwm_rig.dynamixel.ports import resolve_ports
-from hiwm_rig.dynamixel.servo_loop import LoopStatus, ServoLoop
+from hiwm_rig.dynamixel.servo_loop import ServoLoop
 from hiwm_rig.hardware import LeaderBus
-from hiwm_rig.hardware_status import HardwareKind, HardwareLevel, HardwareReporter, HardwareStatus
-from hiwm_rig.rig_node import DiagnosticsReporter, StartupError, declare_rig, now_ns, qos_profile, run_node
+from hiwm_rig.hardware_status import HardwareKind
+from hiwm_rig.rig_node import DiagnosticsReporter, declare_rig, now_ns, qos_profile, run_node
 from hiwm_rig.single_publisher import SinglePublisher
 from hiwm_rig.types import Driver, Outcome
-from rclpy.executors import ExternalShutdownException
 from rclpy.guard_condition import GuardCondition
 from rclpy.node import Node
 from sensor_msgs.msg import JointState, Joy
@@ -39,14 +38,12 @@ REPLY_S = 3.0
 
 
 @dataclass
-class _Running:
-    """One leader with its loop."""
-
-    arm: Arm
-    port: str
+class _Running(RunningArm):
     leader: Leader
-    loop: ServoLoop
     publisher: Any
+
+    def condition(self) -> Condition:
+        return Condition(values={"mode": self.leader.mode})
 
 
 class LeaderNode(Node):
@@ -62,27 +59,19 @@ class LeaderNode(Node):
         defaults = {Signal.TAKEOVER: 0, Signal.SUCCESS: 1, Signal.FAILURE: 2, Signal.ROLLBACK: 3}
         buttons = {s: int(self.declare_parameter(f"{s}_button", i).value) for s, i in defaults.items()}
         self._only = [SinglePublisher(self, arm.leader_joint_states, discovery_s) for arm in self.rig.arms]
-        self._hardware = HardwareReporter(self, self.rig.topics.diagnostics, HardwareKind.LEADER)
         self.counters: Counter[str] = Counter(signals=0, failed_requests=0)
         self._pedal = Pedal(buttons)
         self._driver = Driver.PAUSED
         self._waiting: dict[int, tuple[float, str]] = {}
         self._pulled: GuardCondition = self.create_guard_condition(lambda: self._signal(Signal.TAKEOVER))
-        self._reporting = threading.Lock()
-        self._leaders: list[_Running] = []
         self._create_requests()
-        try:
+        self._leaders: ArmLoops[_Running] = ArmLoops(self, self.rig, HardwareKind.LEADER)
+        with self._leaders.starting():
             self._start(connect_s)
-        except BusError as error:
-            self.close()
-            if not self.context.ok():
-                raise ExternalShutdownException from error  # Ctrl-C while it waited for the servos
-            raise StartupError(str(error)) from error
         self.create_subscription(ControlState, self.rig.topics.control_state, self._on_control, 10)
         self.create_subscription(Joy, "/leader/joy", self._on_joy, 10)
         DiagnosticsReporter(self, self._diagnose, self.rig.topics.diagnostics)
         self.create_timer(0.05, self._watch)
-        self.create_timer(1.0, self._report_all)
 
     def _create_requests(self) -> None:
         self._control = self.create_client(RequestControl, "/hiwm/request_control")
@@ -94,11 +83,7 @@ class LeaderNode(Node):
         ports = resolve_ports(self._ports, self.rig.arms, "leader", buses)
         for arm, config, port in zip(self.rig.arms, buses, ports, strict=True):
             running = self._make(arm, config, port)
-            self._leaders.append(running)
-            try:
-                running.loop.start(connect_s, self.context.ok)
-            except BusError as error:
-                raise BusError(f"leader of arm '{arm.name}': {error}") from error
+            self._leaders.start(running, connect_s)
             self.create_subscription(
                 JointTrajectory,
                 arm.leader_command,
@@ -116,8 +101,8 @@ class LeaderNode(Node):
         leader = Leader(arm, config, clock, lambda sample: self._publish(running, sample))
         bus = Bus(port, config.baud, config.motors, config.latency_ms)
         restart = f"call /{arm.leader_name}/restart"
-        loop = ServoLoop(bus, config, leader, lambda status: self._on_status(running, status), restart)
-        running = _Running(arm, port, leader, loop, publisher)
+        loop = ServoLoop(bus, config, leader, lambda status: self._leaders.on_status(running, status), restart)
+        running = _Running(arm, f"leader of arm '{arm.name}'", port, loop, leader, publisher)
         return running
 
     # -- the loops' threads -------------------------------------------------------------------------------------
@@ -129,16 +114,6 @@ class LeaderNode(Node):
         running.publisher.publish(sample_to_joint_state(names, sample.positions, sample.stamp_ns, sample.velocities))
         if sample.pulled:
             self._pulled.trigger()
-
-    def _on_status(self, running: _Running, status: LoopStatus) -> None:
-        if not self.context.ok():
-            return
-        self._report(running)
-        text = f"leader of arm '{running.arm.name}': {status.message or status.state}"
-        if status.ok:
-            self.get_logger().info(text)
-        else:
-            self.get_logger().error(text)
 
     # -- the node's thread --------------------------------------------------------------------------------------
 
@@ -220,34 +195,16 @@ class LeaderNode(Node):
         self.get_logger().warning(f"{what}: refused: {why}")
 
     def _watch(self) -> None:
-        """Give up on services that do not answer, and end with what ended a loop."""
+        """Give up on services that do not answer."""
         for key in [k for k, (deadline, _) in self._waiting.items() if time.monotonic() > deadline]:
             self._refused(self._waiting.pop(key)[1], f"no answer within {REPLY_S} s")
-        for running in self._leaders:
-            running.loop.raise_failure()
-
-    def _report_all(self) -> None:
-        for running in self._leaders:
-            self._report(running)
-
-    def _report(self, running: _Running) -> None:
-        with self._reporting:  # two threads report: the last message must tell the newest status
-            status = running.loop.status
-            level = HardwareLevel.OK if status.ok else HardwareLevel.FAULT
-            text = "" if status.ok else f"leader of arm '{running.arm.name}': {status.message}"
-            values = {"port": running.port, "mode": running.leader.mode, **running.loop.counters}
-            self._hardware.report(HardwareStatus(running.arm.name, level, text), values)
 
     def _diagnose(self) -> dict[str, Any]:
-        values: Counter[str] = Counter(self.counters)
-        for running in self._leaders:
-            values.update(running.loop.counters)
-        return dict(values)
+        return {**self.counters, **self._leaders.counters()}
 
     def close(self) -> None:
         """Stop the loops; the servos' watchdogs stop the servos."""
-        for running in self._leaders:
-            running.loop.stop()
+        self._leaders.close()
 
 
 def _bus_of(arm: Arm) -> LeaderBus:
