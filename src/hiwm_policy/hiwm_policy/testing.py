@@ -9,6 +9,8 @@ from hiwm_data.dataset import Dataset, DatasetWriter, rig_features
 from hiwm_rig.contract import Rig
 from hiwm_rig.types import Observation
 
+from hiwm_policy.policy import CameraInput, PolicySpec
+
 RIG_YAML = """
 name: tiny
 control_rate_hz: 10.0
@@ -21,6 +23,13 @@ arms:
 cameras:
   - {name: front, width: 32, height: 32}
 """
+TINY_SPEC = PolicySpec(
+    cameras=(CameraInput(name="front", height=32, width=32),),
+    joint_names=("x", "y", "fixed"),
+    rate_hz=10.0,
+    horizon=6,
+    execute=3,
+)
 SPEED = 0.15
 SMALL = {
     "channels": (8, 16),

@@ -10,8 +10,8 @@ import pytest
 from hiwm_data.dataset import ACTION, STATE
 from hiwm_data.testing import recorded_session, write_bag
 from hiwm_policy.open_loop import Recorded, open_loop, recordings_of_bags, recordings_of_dataset
-from hiwm_policy.policy import CameraInput, Policy, PolicyError, PolicyObservation, PolicySpec
-from hiwm_policy.testing import record
+from hiwm_policy.policy import Policy, PolicyError, PolicyObservation
+from hiwm_policy.testing import TINY_SPEC, record
 from hiwm_rig.contract import Rig
 
 from hiwm_bringup import cli
@@ -21,13 +21,7 @@ from hiwm_policy import open_loop_command
 class Follow(Policy):
     """Proposes where the joints are, plus a hundredth a step."""
 
-    spec = PolicySpec(
-        cameras=(CameraInput(name="front", height=32, width=32),),
-        joint_names=("x", "y", "fixed"),
-        rate_hz=10.0,
-        horizon=6,
-        execute=3,
-    )
+    spec = TINY_SPEC
 
     def __init__(self) -> None:
         self.seen: list[PolicyObservation] = []

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hiwm_policy.evaluation import EpisodeResult, EvaluationConfig, evaluate, summarize
-from hiwm_policy.policy import CameraInput, Policy, PolicyError, PolicyObservation, PolicySpec
+from hiwm_policy.policy import Policy, PolicyError, PolicyObservation
 from hiwm_policy.runner import ChunkedRunner
 from hiwm_policy.statistics import paired_difference, wilson
-from hiwm_policy.testing import TinyEnv
+from hiwm_policy.testing import TINY_SPEC, TinyEnv
 from hiwm_policy.worker import LatestWorker
 from hiwm_rig.contract import Rig
 from hiwm_rig.types import Observation
@@ -23,13 +23,7 @@ from hiwm_rig.types import Observation
 class CountingPolicy(Policy):
     """Row j of its n-th chunk is n + j / 100 in the first joint."""
 
-    spec = PolicySpec(
-        cameras=(CameraInput(name="front", height=32, width=32),),
-        joint_names=("x", "y", "fixed"),
-        rate_hz=10.0,
-        horizon=6,
-        execute=3,
-    )
+    spec = TINY_SPEC
 
     def __init__(self) -> None:
         self.calls: list[PolicyObservation] = []
