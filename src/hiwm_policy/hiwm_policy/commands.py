@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hiwm_rig.files import write_json
+
 from hiwm_policy.card import add_measurement, write_card
-from hiwm_policy.checkpoints import write_json
 from hiwm_policy.policy import PolicyError
 
 

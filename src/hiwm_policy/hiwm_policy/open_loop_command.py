@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hiwm_rig.files import written_aside
+from hiwm_rig.files import write_json, written_aside
 
-from hiwm_policy.checkpoints import write_json
 from hiwm_policy.open_loop import METHODS, OpenLoopResult, open_loop, recordings_of_bags, recordings_of_dataset
 from hiwm_policy.policy import PolicyError, load_policy
 

@@ -15,12 +15,13 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 from hiwm_data.dataset import Dataset
+from hiwm_rig.files import write_json
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from hiwm_policy.checkpoints import read_weights, write_json, write_weights
+from hiwm_policy.checkpoints import read_weights, write_weights
 from hiwm_policy.data import (
     Batch,
     Frames,

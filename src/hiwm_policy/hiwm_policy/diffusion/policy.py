@@ -9,10 +9,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 import torch
+from hiwm_rig.files import write_json
 from pydantic import ValidationError
 from torch import Tensor
 
-from hiwm_policy.checkpoints import read_weights, write_json, write_weights
+from hiwm_policy.checkpoints import read_weights, write_weights
 from hiwm_policy.data import Batch, WindowSource
 from hiwm_policy.diffusion.config import DiffusionConfig
 from hiwm_policy.diffusion.network import DiffusionNetwork
