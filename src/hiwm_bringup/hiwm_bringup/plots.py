@@ -81,7 +81,7 @@ def timeline_plot(
             label = None
     axes.set_ylim(-0.03, 1.03)
     axes.set_xlabel("seconds")
-    axes.legend(loc="upper right", fontsize=8, framealpha=0.9)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     _save(figure, path)
 
