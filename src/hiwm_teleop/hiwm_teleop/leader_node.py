@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,9 +31,7 @@ from hiwm_msgs.msg import ControlState
 from hiwm_msgs.srv import EndEpisode, RequestControl, Rollback
 from hiwm_teleop.leader import Leader, LeaderSample
 from hiwm_teleop.lever import Pedal, Signal
-
-REPLY_S = 3.0
-"""A service that has not answered after this long counts as having refused."""
+from hiwm_teleop.service_calls import REPLY_S, ServiceCalls
 
 
 @dataclass
@@ -62,7 +59,7 @@ class LeaderNode(Node):
         self.counters: Counter[str] = Counter(signals=0, failed_requests=0)
         self._pedal = Pedal(buttons)
         self._driver = Driver.PAUSED
-        self._waiting: dict[int, tuple[float, str]] = {}
+        self._calls = ServiceCalls()
         self._pulled: GuardCondition = self.create_guard_condition(lambda: self._signal(Signal.TAKEOVER))
         self._create_requests()
         self._leaders: ArmLoops[_Running] = ArmLoops(self, self.rig, HardwareKind.LEADER)
@@ -71,7 +68,7 @@ class LeaderNode(Node):
         self.create_subscription(ControlState, self.rig.topics.control_state, self._on_control, 10)
         self.create_subscription(Joy, "/leader/joy", self._on_joy, 10)
         DiagnosticsReporter(self, self._diagnose, self.rig.topics.diagnostics)
-        self.create_timer(0.05, self._watch)
+        self.create_timer(0.05, self._calls.give_up)
 
     def _create_requests(self) -> None:
         self._control = self.create_client(RequestControl, "/hiwm/request_control")
@@ -175,29 +172,19 @@ class LeaderNode(Node):
         if not client.service_is_ready():
             self._refused(what, f"nobody serves {client.srv_name} (a rig without snapshots cannot go back)")
             return
-        future = client.call_async(request)
-        key = id(future)
-        self._waiting[key] = (time.monotonic() + REPLY_S, what)
+        self._calls.call(client, request, partial(self._on_answer, what))
 
-        def on_done(done: Any) -> None:
-            if self._waiting.pop(key, None) is None:
-                return  # it has been given up
-            reply = done.result()
-            if reply.success:
-                self.get_logger().info(f"{what}: granted")
-            else:
-                self._refused(what, reply.message)
-
-        future.add_done_callback(on_done)
+    def _on_answer(self, what: str, reply: Any) -> None:
+        if reply is None:
+            self._refused(what, f"no answer within {REPLY_S} s")
+        elif reply.success:
+            self.get_logger().info(f"{what}: granted")
+        else:
+            self._refused(what, reply.message)
 
     def _refused(self, what: str, why: str) -> None:
         self.counters["failed_requests"] += 1
         self.get_logger().warning(f"{what}: refused: {why}")
-
-    def _watch(self) -> None:
-        """Give up on services that do not answer."""
-        for key in [k for k, (deadline, _) in self._waiting.items() if time.monotonic() > deadline]:
-            self._refused(self._waiting.pop(key)[1], f"no answer within {REPLY_S} s")
 
     def _diagnose(self) -> dict[str, Any]:
         return {**self.counters, **self._leaders.counters()}

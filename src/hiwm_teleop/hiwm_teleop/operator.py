@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
-from hiwm_rig.codecs import NS_PER_S
 from hiwm_rig.types import Driver, FloatArray, Outcome
 
 from hiwm_teleop.operator_log import OperatorLog
@@ -36,8 +35,8 @@ class OperatorSettings:
         max_corrections: takeovers in one episode, over all branches.
         branch_frames: frames to watch a branch after its last takeover before giving it up.
         min_back, max_back: how many frames before the notice to go back to, at least and at most.
-        min_correction_s, max_correction_s: length of one correction by the stamps of the frames, so that a hand which
-            misses frames on a busy machine does not drive longer; a shorter one ends with the hand at rest.
+        min_correction_s, max_correction_s: length of one correction in the rig's time, so that a hand which misses
+            frames on a busy machine does not drive longer; a shorter one ends with the hand at rest.
         solved_frames: consecutive frames that must look solved.
         control_patience: frames to wait for a control request to be granted.
     """
@@ -104,7 +103,7 @@ class ScriptedOperator:
         self._branch_id = -1
         self._joints: FloatArray | None = None
         self._stamp_ns = 0
-        self._taken_over_ns = 0
+        self._taken_over_s = 0.0
 
     # -- what the outside tells it ------------------------------------------------------------------------------
 
@@ -252,7 +251,7 @@ class ScriptedOperator:
             return self._retry(Driver.HUMAN, "the rollout is failing")
         episode.corrections += 1
         episode.in_branch += 1
-        self._taken_over_ns = view.stamp_ns
+        self._taken_over_s = view.seconds
         joints = np.asarray(view.joints, dtype=np.float64)
         self._hand = (joints, joints)
         self.log.add(view.stamp_ns, "takeover", step=view.step)
@@ -282,8 +281,8 @@ class ScriptedOperator:
         return ()
 
     def _driven_s(self, view: View) -> float:
-        """Seconds since the takeover; stamps are whole nanoseconds, so a limit is met to the frame."""
-        return (view.stamp_ns - self._taken_over_ns) / NS_PER_S
+        """Seconds of the rig since the takeover; to the nanosecond, so that a limit is met to the frame."""
+        return round(view.seconds - self._taken_over_s, 9)
 
     def _hand_back(self, cue: Cue, reason: str) -> Sequence[Action]:
         self._correction = self._hand = None

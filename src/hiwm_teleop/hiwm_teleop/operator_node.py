@@ -24,16 +24,15 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
 from hiwm_msgs.msg import ControlState, WorldState
-from hiwm_msgs.srv import Branch, RequestControl, Reset, Rollback, StartEpisode
+from hiwm_msgs.srv import Branch, Pause, RequestControl, Reset, Rollback, StartEpisode
 from hiwm_msgs.srv import EndEpisode as EndEpisodeSrv
 from hiwm_teleop.frames import FrameJoiner
 from hiwm_teleop.operator import OperatorSettings, ScriptedOperator
 from hiwm_teleop.operator_table import Action, AskControl, BranchAt, EndEpisode, GoBack, Phase, Think
+from hiwm_teleop.service_calls import ServiceCalls
 from hiwm_teleop.skill import Skill, View, make_skill
 
 LEADER_RATE_HZ = 50.0
-REPLY_S = 3.0
-"""A service that has not answered after this long counts as having refused."""
 
 
 class OperatorNode(Node):
@@ -53,7 +52,8 @@ class OperatorNode(Node):
         self._head = ThreadPoolExecutor(max_workers=1, thread_name_prefix="head")
         self._thought: Future[Sequence[Action]] | None = None
         self._todo: deque[Callable[[], Sequence[Action]]] = deque()
-        self._waiting: dict[int, tuple[float, Callable[[Any], None]]] = {}
+        self._calls = ServiceCalls()
+        self._world_waits = False
         self._driver = Driver.PAUSED
         self._newest: View | None = None
         self._moves, self._moved_at = 0, 0.0
@@ -89,6 +89,7 @@ class OperatorNode(Node):
         self._reset_client = self.create_client(Reset, "/hiwm/reset")
         self._rollback_client = self.create_client(Rollback, "/hiwm/rollback")
         self._branch_client = self.create_client(Branch, "/hiwm/branch")
+        self._pause_client = self.create_client(Pause, "/hiwm/pause")
 
     # -- what it sees -------------------------------------------------------------------------------------------
 
@@ -118,14 +119,19 @@ class OperatorNode(Node):
         if frame is None:
             return
         branch, snapshot, step, probability = frame.place or (0, -1, self.counters["frames"], float("nan"))
-        view = View(frame.images, frame.joints, frame.stamp_ns, self._driver, branch, snapshot, step, probability)
+        time_s = step * self.rig.period_s if world else None
+        view = View(
+            frame.images, frame.joints, frame.stamp_ns, self._driver, branch, snapshot, step, probability, time_s
+        )
         self.counters["frames"] += 1
         self._newest = view
         if self._thought is None and not self._todo:
             self._todo.append(lambda: self.core.observe(view))
             self._think()
-        elif self.core.phase in (Phase.WATCH, Phase.CORRECT):
+        elif self.core.phase in (Phase.WATCH, Phase.CORRECT) and not self._world_waits:
             self.counters["dropped_frames"] += 1
+        if self._wants_time():
+            self._let_world_wait(True)
 
     # -- its head -----------------------------------------------------------------------------------------------
 
@@ -144,6 +150,8 @@ class OperatorNode(Node):
             # Counted from when the hand knows where to go: looking takes a while after the frame, and a hand that took
             # the frame for its start would jump back until then.
             self._moves, self._moved_at = self.core.moves, time.monotonic()
+        if self._world_waits and not self._wants_time():
+            self._let_world_wait(False)
         periods = (time.monotonic() - self._moved_at) * self.rig.control_rate_hz
         position = self.core.leader(periods)
         if position is None and self._newest is not None:
@@ -151,12 +159,21 @@ class OperatorNode(Node):
         if position is not None:
             self._leader_pub.publish(sample_to_joint_state(self.arm.joint_names, position, now_ns(self)))
         self._think()
-        now = time.monotonic()
-        for key in [k for k, (deadline, _) in self._waiting.items() if now > deadline]:
-            self.counters["failed_calls"] += 1
-            self._waiting.pop(key)[1](None)
+        self.counters["failed_calls"] += self._calls.give_up()
         if self.core.phase is Phase.IDLE and not self._starting and self._thought is None and not self._todo:
             self._between_episodes()
+
+    def _wants_time(self) -> bool:
+        """Whether a person would stop the world now: to think, or where looking takes longer than a frame."""
+        if self.core.phase is Phase.CORRECT:
+            return self._thought is not None and not self._thought.done()
+        return self.core.phase in (Phase.PLAN, Phase.TAKEOVER)
+
+    def _let_world_wait(self, waits: bool) -> None:
+        """Stop or release the time of a rig that can be stopped; what it shows meanwhile is one frame."""
+        if waits != self._world_waits and self._pause_client.service_is_ready():
+            self._world_waits = waits
+            self._calls.call(self._pause_client, Pause.Request(paused=waits), lambda reply: None)
 
     # -- episodes -----------------------------------------------------------------------------------------------
 
@@ -168,13 +185,13 @@ class OperatorNode(Node):
             return
         self._starting = True
         request = Reset.Request(source="library", seed=self._seed + self._finished)
-        self._call(self._reset_client, request, self._start)
+        self._calls.call(self._reset_client, request, self._start)
 
     def _start(self, reset: Any) -> None:
         if reset is not None and not reset.success:
             self.get_logger().warning(f"reset refused: {reset.message}")
         request = StartEpisode.Request(task=self._task, note="scripted operator (a stand-in for a person)")
-        self._call(self._start_client, request, self._started)
+        self._calls.call(self._start_client, request, self._started)
 
     def _started(self, reply: Any) -> None:
         self._starting = False
@@ -205,22 +222,22 @@ class OperatorNode(Node):
     @_do.register
     def _(self, action: GoBack) -> None:
         request = Rollback.Request(snapshot_id=action.snapshot_id)
-        self._call(self._rollback_client, request, self._think_about(self._went_back))
+        self._calls.call(self._rollback_client, request, self._think_about(self._went_back))
 
     @_do.register
     def _(self, action: BranchAt) -> None:
         request = Branch.Request(snapshot_id=action.snapshot_id)
-        self._call(self._branch_client, request, self._think_about(self._went_back))
+        self._calls.call(self._branch_client, request, self._think_about(self._went_back))
 
     @_do.register
     def _(self, action: AskControl) -> None:
         request = RequestControl.Request(driver=int(action.driver), reason=action.reason)
-        self._call(self._control_client, request, self._think_about(self._asked))
+        self._calls.call(self._control_client, request, self._think_about(self._asked))
 
     @_do.register
     def _(self, action: EndEpisode) -> None:
         request = EndEpisodeSrv.Request(outcome=int(action.outcome), note=action.note)
-        self._call(self._end_client, request, self._think_about(self._ended))
+        self._calls.call(self._end_client, request, self._think_about(self._ended))
 
     @_do.register
     def _(self, action: Think) -> None:
@@ -244,21 +261,6 @@ class OperatorNode(Node):
             self._think()
 
         return on_reply
-
-    def _call(self, client: Any, request: Any, answer: Callable[[Any], None]) -> None:
-        """Call a service; ``answer`` gets its reply, or None where there is no such service or no reply in time."""
-        if not client.service_is_ready():
-            answer(None)
-            return
-        future = client.call_async(request)
-        key = id(future)
-        self._waiting[key] = (time.monotonic() + REPLY_S, answer)
-
-        def on_done(done: Any) -> None:
-            if self._waiting.pop(key, None) is not None:
-                answer(done.result())
-
-        future.add_done_callback(on_done)
 
     def _diagnostics(self) -> dict[str, Any]:
         return {"phase": self.core.phase.value, **self.counters, **self.core.log.summary()}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import numpy as np
+from hiwm_rig.codecs import NS_PER_S
 from hiwm_rig.contract import Rig
 from hiwm_rig.types import Driver, FloatArray, Image
 
@@ -24,6 +25,7 @@ class View:
         snapshot_id: number of the frame shown; -1 on a rig without snapshots.
         step: control steps since the root.
         success_probability: as displayed, or None.
+        time_s: of the rig, where it differs from the stamps: a world that is stopped shows frames, but no time passes.
     """
 
     images: Mapping[str, Image]
@@ -34,6 +36,12 @@ class View:
     snapshot_id: int = -1
     step: int = 0
     success_probability: float | None = None
+    time_s: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Time of the rig, from an arbitrary start."""
+        return self.stamp_ns / NS_PER_S if self.time_s is None else self.time_s
 
 
 @dataclass(frozen=True)
