@@ -125,12 +125,13 @@ class OperatorNode(Node):
         )
         self.counters["frames"] += 1
         self._newest = view
-        if self._thought is None and not self._todo:
+        busy = self._thought is not None or bool(self._todo)
+        if not busy:
             self._todo.append(lambda: self.core.observe(view))
             self._think()
         elif self.core.phase in (Phase.WATCH, Phase.CORRECT) and not self._world_waits:
             self.counters["dropped_frames"] += 1
-        if self._wants_time():
+        if self._wants_time(busy):
             self._let_world_wait(True)
 
     # -- its head -----------------------------------------------------------------------------------------------
@@ -150,7 +151,7 @@ class OperatorNode(Node):
             # Counted from when the hand knows where to go: looking takes a while after the frame, and a hand that took
             # the frame for its start would jump back until then.
             self._moves, self._moved_at = self.core.moves, time.monotonic()
-        if self._world_waits and not self._wants_time():
+        if self._world_waits and not self._wants_time(self._thought is not None):
             self._let_world_wait(False)
         periods = (time.monotonic() - self._moved_at) * self.rig.control_rate_hz
         position = self.core.leader(periods)
@@ -163,11 +164,9 @@ class OperatorNode(Node):
         if self.core.phase is Phase.IDLE and not self._starting and self._thought is None and not self._todo:
             self._between_episodes()
 
-    def _wants_time(self) -> bool:
-        """Whether a person would stop the world now: to think, or where looking takes longer than a frame."""
-        if self.core.phase is Phase.CORRECT:
-            return self._thought is not None and not self._thought.done()
-        return self.core.phase in (Phase.PLAN, Phase.TAKEOVER)
+    def _wants_time(self, busy: bool) -> bool:
+        """Whether a person would stop the world now: to think, or where a look takes longer than a frame (``busy``)."""
+        return self.core.phase in (Phase.PLAN, Phase.TAKEOVER) or (busy and self.core.phase is Phase.CORRECT)
 
     def _let_world_wait(self, waits: bool) -> None:
         """Stop or release the time of a rig that can be stopped; what it shows meanwhile is one frame."""

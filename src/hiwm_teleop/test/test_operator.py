@@ -58,6 +58,19 @@ def test_a_hand_that_misses_frames_does_not_drive_longer() -> None:
     assert seconds == 1 + OperatorSettings().max_correction_s
 
 
+def test_a_world_that_stands_still_while_the_operator_thinks_does_not_shorten_the_correction() -> None:
+    operator, _ = _failing_operator()
+    operator.on_went_back(True, 1)
+    skill = ToySkill(frames=500, step=0.001)
+    operator.on_thought(skill.plan(operator.glimpse, np.array(RIG.home), 0, np.random.default_rng(0)))  # type: ignore[arg-type]
+    frames = 0
+    while operator.phase in (Phase.TAKEOVER, Phase.CORRECT):  # every frame is shown for a second
+        view = replace(_view(Driver.HUMAN, branch=1), stamp_ns=frames * 1_000_000_000, time_s=frames * RIG.period_s)
+        operator.observe(view)
+        frames += 1
+    assert frames == 1 + round(OperatorSettings().max_correction_s / RIG.period_s)
+
+
 def test_takeovers_and_hand_backs_never_jump() -> None:
     run, _ = loop(branches=2)
     for branch in run.run(0)[0]:
