@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -246,6 +247,9 @@ def _spin(node: Node, threads: int) -> int:
     else:
         executor = rclpy.executors.SingleThreadedExecutor()
     executor.add_node(node)
+    # What start-up has made stays. A full collection that walks through all of it would hold every callback meanwhile.
+    gc.collect()
+    gc.freeze()
     code = 0
     try:
         executor.spin()
