@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--droid", type=Path, metavar="DIR", help="the loop on real robot episodes (DROID layout)")
     parser.add_argument("--minutes", type=float, default=3.0, help="length of the session with the operator")
     parser.add_argument("--train-minutes", type=float, default=4.0, help="training time of the DROID world model")
-    parser.add_argument("--train-steps", type=int, default=900, help="optimiser steps of the post-training")
+    parser.add_argument("--train-steps", type=int, default=1600, help="optimiser steps of the post-training")
     parser.add_argument("--episodes", type=int, default=40, help="evaluation episodes of each policy")
 
 

@@ -34,12 +34,13 @@ from hiwm_bringup.steps import heading, hiwm, note
 
 STEPS = 5
 DEMONSTRATIONS = 60
-LEARNING_RATE = 1e-4
-"""Of the session's short post-training: a few hundred steps at the rate of a long one leave the policy worse."""
+LEARNING_RATE = 5e-4
+"""Of the session's post-training, as of the long one: at 1e-4 as many steps leave the policy worse (46 and 54 % of the
+seeds 10000 to 10099, base 54 %, 27 corrections, 2000 steps)."""
 EVALUATION_SEED = 20_000
 MODELS = ("push_t_world", "push_t_base")
-SHARE = 0.3
-"""Of corrections in each batch: a session has few of them."""
+SHARE = 0.5
+"""Of corrections in each batch."""
 _TREE_BRANCHES = 16
 _SESSION_VIDEOS = 4
 _CLIPS = 3
