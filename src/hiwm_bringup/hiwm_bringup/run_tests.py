@@ -1,4 +1,4 @@
-"""``hiwm test``: formatting, lint, types, unit tests, integration tests; the last line is pytest's summary."""
+"""``hiwm test``: formatting, lint, types, unit tests, integration tests; the last line says what of it passed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 
 from hiwm_bringup.paths import project_root
 
+_NONE_SELECTED = 5
+"""pytest's exit code where ``-k`` leaves no test of these files."""
 CORES = ("hiwm_rig", "hiwm_sim", "hiwm_world_model", "hiwm_policy", "hiwm_teleop", "hiwm_data", "hiwm_bringup")
 
 
@@ -19,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("packages", nargs="*", metavar="PACKAGE", help=f"only these packages (of {', '.join(CORES)})")
     parser.add_argument("-k", dest="keyword", metavar="EXPRESSION", help="only tests that match, as in pytest")
     parser.add_argument("--no-checks", action="store_true", help="tests only: no ruff, no mypy")
+    parser.add_argument(
+        "--workers", type=int, default=2, metavar="N", help="processes for the unit tests; integration tests have one"
+    )
     parser.add_argument("--durations", type=int, default=10, metavar="N", help="show the N slowest tests")
 
 
@@ -44,11 +49,23 @@ def _checks(root: Path, packages: list[str]) -> bool:
     return all(results)
 
 
-def _test_files(root: Path, packages: list[str]) -> list[str]:
-    """Unit tests first, package by package; files named ``test_integration*`` (real nodes over DDS) last."""
-    files = [file for package in packages for file in sorted((root / "src" / package / "test").glob("test_*.py"))]
-    files.sort(key=lambda file: file.name.startswith("test_integration"))
-    return [str(file.relative_to(root)) for file in files]
+def _test_files(root: Path, packages: list[str]) -> dict[str, list[str]]:
+    """Test files by kind: integration tests (whole graphs in real time) are those named ``test_integration*``."""
+    found: dict[str, list[str]] = {"unit tests": [], "integration tests": []}
+    for package in packages:
+        for file in sorted((root / "src" / package / "test").glob("test_*.py")):
+            kind = "integration tests" if file.name.startswith("test_integration") else "unit tests"
+            found[kind].append(str(file.relative_to(root)))
+    return found
+
+
+def _pytest(args: argparse.Namespace, files: list[str], workers: int, root: Path) -> int:
+    """pytest's exit code; files stay whole where they are spread over processes, as their fixtures are theirs."""
+    selection = ["-k", args.keyword] if args.keyword else []
+    spread = ["-n", str(workers), "--dist", "loadfile"] if workers > 1 else []
+    command = [sys.executable, "-m", "pytest", f"--durations={args.durations}", *spread, *selection, *files]
+    env = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    return subprocess.run(command, cwd=root, env=env, check=False).returncode
 
 
 def run(args: argparse.Namespace) -> int:
@@ -63,10 +80,15 @@ def run(args: argparse.Namespace) -> int:
         print(f"error: no package {unknown}; expected some of {', '.join(CORES)}", file=sys.stderr)
         return 2
     packages = args.packages or list(CORES)
-    checked = args.no_checks or _checks(root, packages)
-    files = _test_files(root, packages)
-    selection = ["-k", args.keyword] if args.keyword else []
-    command = [sys.executable, "-m", "pytest", f"--durations={args.durations}", *selection, *files]
-    env = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    tested = subprocess.run(command, cwd=root, env=env, check=False).returncode
-    return 0 if checked and tested == 0 else 1
+    start = time.monotonic()
+    passed = {} if args.no_checks else {"checks": _checks(root, packages)}
+    for kind, files in _test_files(root, packages).items():
+        code = _pytest(args, files, args.workers if kind == "unit tests" else 1, root) if files else _NONE_SELECTED
+        if code != _NONE_SELECTED:
+            passed[kind] = code == 0
+    if not passed.keys() - {"checks"}:
+        print(f"error: no test of {', '.join(packages)} matches '{args.keyword}'", file=sys.stderr)
+        return 1
+    minutes = (time.monotonic() - start) / 60
+    print(", ".join(f"{kind} {'ok' if good else 'FAIL'}" for kind, good in passed.items()), f"({minutes:.1f} minutes)")
+    return 0 if all(passed.values()) else 1

@@ -184,7 +184,7 @@ def test_commands_do_what_they_say(tmp_path, capsys, words, text):
 
 
 def test_an_error_while_a_dataset_is_completed_leaves_the_old_one_and_no_rest(tmp_path, monkeypatch):
-    from hiwm_data import layout
+    from hiwm_data import writer as writing
 
     root = write_plain(tmp_path / "d", (3,))
 
@@ -192,7 +192,7 @@ def test_an_error_while_a_dataset_is_completed_leaves_the_old_one_and_no_rest(tm
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(layout, "write_json", full)
+        patch.setattr(writing, "write_json", full)
         with (
             pytest.raises(OSError, match="No space left"),
             DatasetWriter(root, fps=10, features=FEATURES, robot_type="test", overwrite=True) as writer,
