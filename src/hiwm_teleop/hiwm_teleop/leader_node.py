@@ -40,7 +40,10 @@ class _Running(RunningArm):
     publisher: Any
 
     def condition(self) -> Condition:
-        return Condition(values={"mode": self.leader.mode})
+        return Condition()
+
+    def values(self) -> dict[str, Any]:
+        return {"mode": self.leader.mode}
 
 
 class LeaderNode(Node):

@@ -46,11 +46,16 @@ def test_a_correction_is_at_most_four_seconds_long() -> None:
     assert max(driven) * RIG.period_s == OperatorSettings().max_correction_s == 4.0
 
 
-def test_a_hand_that_misses_frames_does_not_drive_longer() -> None:
+def _operator_with_a_long_correction() -> ScriptedOperator:
     operator, _ = _failing_operator()
     operator.on_went_back(True, 1)
     skill = ToySkill(frames=500, step=0.001)
     operator.on_thought(skill.plan(operator.glimpse, np.array(RIG.home), 0, np.random.default_rng(0)))  # type: ignore[arg-type]
+    return operator
+
+
+def test_a_hand_that_misses_frames_does_not_drive_longer() -> None:
+    operator = _operator_with_a_long_correction()
     seconds = 0
     while operator.phase in (Phase.TAKEOVER, Phase.CORRECT):  # it sees one frame in ten
         operator.observe(replace(_view(Driver.HUMAN, branch=1), stamp_ns=seconds * 1_000_000_000))
@@ -59,10 +64,7 @@ def test_a_hand_that_misses_frames_does_not_drive_longer() -> None:
 
 
 def test_a_world_that_stands_still_while_the_operator_thinks_does_not_shorten_the_correction() -> None:
-    operator, _ = _failing_operator()
-    operator.on_went_back(True, 1)
-    skill = ToySkill(frames=500, step=0.001)
-    operator.on_thought(skill.plan(operator.glimpse, np.array(RIG.home), 0, np.random.default_rng(0)))  # type: ignore[arg-type]
+    operator = _operator_with_a_long_correction()
     frames = 0
     while operator.phase in (Phase.TAKEOVER, Phase.CORRECT):  # every frame is shown for a second
         view = replace(_view(Driver.HUMAN, branch=1), stamp_ns=frames * 1_000_000_000, time_s=frames * RIG.period_s)

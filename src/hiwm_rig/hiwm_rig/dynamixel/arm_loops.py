@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from rclpy.executors import ExternalShutdownException
@@ -36,12 +36,10 @@ class Condition:
     Attributes:
         level: whether it obeys.
         text: why not, and what to do; empty where it does.
-        values: more for diagnostics.
     """
 
     level: HardwareLevel = HardwareLevel.OK
     text: str = ""
-    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -62,7 +60,11 @@ class RunningArm(ABC):
 
     @abstractmethod
     def condition(self) -> Condition:
-        """Asked for each report, by the node's thread and the loop's."""
+        """Asked 20 times a second, by the node's thread and the loop's."""
+
+    @abstractmethod
+    def values(self) -> Mapping[str, Any]:
+        """What its reports hold beside the loop's counters."""
 
     def status(self) -> HardwareStatus:
         """What is said of it now: the loop's fault, else its own condition."""
@@ -142,7 +144,7 @@ class ArmLoops(Generic[R]):
         """Say now how an arm is."""
         with self._reporting:  # two threads report: the last message must tell the newest status
             status = self._reported[running.arm.name] = running.status()
-            values = {"port": running.port, **running.condition().values, **running.loop.counters}
+            values = {"port": running.port, **running.values(), **running.loop.counters}
             values["last_cycle_age_s"] = round(running.loop.last_cycle_age_s, 3)
             self._reporter.report(status, values)
 

@@ -56,9 +56,11 @@ class _Running(RunningArm):
 
     def condition(self) -> Condition:
         mode = self.follower.mode
+        return Condition(_LEVELS[mode], _TEXTS[mode])
+
+    def values(self) -> dict[str, Any]:
         currents = np.round(self.currents_ma).astype(int).tolist()
-        values = {"mode": mode, "joint_states": self.published, "currents_ma": currents}
-        return Condition(_LEVELS[mode], _TEXTS[mode], values)
+        return {"mode": self.follower.mode, "joint_states": self.published, "currents_ma": currents}
 
 
 class FollowerNode(Node):
